@@ -1,0 +1,47 @@
+"""The application: options before the command, and the commands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from perijove.cli import account, jobs, site, submit
+from perijove.cli.group import CommandLine, Group
+from perijove.cli.session import SESSION
+
+app = typer.Typer(
+    cls=Group,
+    name="perijove",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    epilog="The service is found by PERIJOVE_URL and PERIJOVE_TOKEN, by what `perijove login` stored, or by"
+    " what `perijove up` left on this machine.",
+)
+
+
+@app.callback()
+def options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the requests made.")] = False,
+    no_color: Annotated[bool, typer.Option("--no-color", help="No colours; NO_COLOR does the same.")] = False,
+) -> None:
+    """Batch computing for JupyterHub: send work to the queue, look after it, fetch what it made."""
+    SESSION.verbose, SESSION.color = verbose, not no_color
+
+
+_LINE = {"allow_interspersed_args": False}
+app.command("submit", cls=CommandLine, context_settings=_LINE)(submit.submit)
+app.command("run", cls=CommandLine, context_settings=_LINE)(submit.run)
+app.command("ls")(jobs.ls)
+app.command("show")(jobs.show)
+app.command("logs")(jobs.logs)
+app.command("wait")(jobs.wait)
+for _verb in jobs.VERBS:
+    app.command(_verb, help=jobs.VERBS[_verb])(jobs.acting(_verb))
+app.command("login")(account.login)
+app.command("logout")(account.logout)
+app.command("nodes")(site.nodes)
+app.command("events")(site.events)
+app.command("version")(site.version)

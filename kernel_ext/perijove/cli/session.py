@@ -1,0 +1,100 @@
+"""What every command shares: the client it talks through, how it prints, and how it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from perijove.client import AsyncClient
+from perijove.model.errors import PerijoveError, UnavailableError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+T = TypeVar("T")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+JobIds = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="ID...", help="Job ids, such as 12 or 12_7.", autocompletion=lambda: _recent_ids()
+    ),
+]
+
+
+@dataclass
+class Session:
+    """The options before the command's name."""
+
+    verbose: bool = False
+    color: bool = True
+
+
+SESSION = Session()
+
+
+def talk(action: Callable[[AsyncClient], Coroutine[Any, Any, T]]) -> T:
+    """Do `action` with a client of the service found."""
+
+    async def talking() -> T:
+        async with AsyncClient(trace=_trace if SESSION.verbose else None) as client:
+            return await action(client)
+
+    return asyncio.run(talking())
+
+
+def _trace(line: str) -> None:
+    typer.echo(f"perijove: {line}", err=True)
+
+
+def report(error: PerijoveError) -> int:
+    """Say what went wrong, a line for each thing; the exit code for it."""
+    lines = [str(each) for each in error.errors] if len(error.errors) > 1 else [str(error)]
+    for line in lines:
+        typer.echo(f"perijove: {printable(line)}", err=True)
+    return 3 if isinstance(error, UnavailableError) else 1
+
+
+def note(text: str) -> None:
+    """A remark for people, beside the output."""
+    typer.echo(f"perijove: {printable(text)}", err=True)
+
+
+def print_json(value: Any) -> None:
+    """For scripts."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def console() -> Console:
+    """For people: tables and, on a terminal that wants them, colours."""
+    from rich.console import Console
+
+    plain = not SESSION.color or "NO_COLOR" in os.environ
+    # Whoever pipes a table into a program wants whole cells.
+    width = None if sys.stdout.isatty() else 240
+    return Console(no_color=plain, highlight=False, width=width, soft_wrap=False)
+
+
+def printable(text: object) -> str:
+    """`text` without characters that would steer the terminal: names and messages come from others."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in str(text))
+
+
+def _recent_ids() -> list[tuple[str, str]]:
+    """Ids for the shell's completion; nothing when the service is slow to answer."""
+
+    async def asked() -> list[tuple[str, str]]:
+        async with AsyncClient(timeout=1.0) as client:
+            return [(job.label, f"{job.state} {job.name}") for job in await client.jobs(limit=30)]
+
+    try:
+        return asyncio.run(asked())
+    except PerijoveError:
+        return []

@@ -1,0 +1,73 @@
+"""Commands about the site: nodes, events, versions."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Annotated, Any
+
+import typer
+
+from perijove.cli.session import AsJson, console, print_json, printable, talk
+from perijove.client import AsyncClient
+from perijove.model.quantities import format_size
+from perijove.version import __version__
+
+
+def nodes(as_json: AsJson = False) -> None:
+    """List the nodes, what they have and what of it is free."""
+    found = talk(lambda client: client.nodes())
+    if as_json:
+        print_json(found)
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("NODE", "STATE", "CPUS", "MEMORY", "GPUS", "LAUNCHERS", box=None, pad_edge=False)
+    for entry in found:
+        table.add_row(*(Text(printable(cell)) for cell in _row(entry)))
+    console().print(table)
+
+
+def _row(entry: dict[str, Any]) -> list[str]:
+    node, free = entry["node"], entry["free"]
+    gpus = free.get("gpus", 0)
+    return [
+        node["name"],
+        node.get("state", ""),
+        f"{free['cpu']:g} of {node['cpus']:g} free",
+        f"{format_size(free['memory'])} of {format_size(node['memory'])} free",
+        f"{gpus if isinstance(gpus, int) else len(gpus)} of {len(node.get('gpus') or [])} free",
+        " ".join(launcher["name"] for launcher in node.get("launchers") or []),
+    ]
+
+
+def events(
+    job: Annotated[str | None, typer.Option(help="Only this job's.")] = None,
+    since: Annotated[str, typer.Option(help="Begin after the event of this number.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
+) -> None:
+    """Print what happens to jobs, as it does; Ctrl-C ends it."""
+
+    async def printing(client: AsyncClient) -> None:
+        async for event in client.events(job, last_id=since):
+            if event.name != "job":
+                continue
+            if as_json:
+                typer.echo(event.data if "\n" not in event.data else json.dumps(event.json()))
+                continue
+            entry = event.json()["event"]
+            at = time.strftime("%H:%M:%S", time.localtime(entry["at"]))
+            typer.echo(
+                printable(f"{entry['seq']:>8} {at} job {entry['job']} {entry['event']}: {entry['state']}")
+            )
+
+    talk(printing)
+
+
+def version(as_json: AsJson = False) -> None:
+    """Print the version of this client."""
+    if as_json:
+        print_json({"perijove": __version__})
+    else:
+        typer.echo(f"perijove {__version__}")

@@ -1,0 +1,180 @@
+"""The words every part of Perijove speaks: specs, states, quantities, records, errors.
+
+Nothing here does I/O, reads a clock or knows a library of the server side. Times are seconds
+since the epoch (UTC) as ``float``; memory is bytes as ``int``; durations are seconds.
+
+Names are loaded when first used: the errors and quantities are standard library only, and a command
+that needs no more should not pay for pydantic.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from perijove.model.errors import (
+        ConflictError,
+        ErrorCode,
+        FieldError,
+        ForbiddenError,
+        InvalidSpecError,
+        NotFoundError,
+        OperatorError,
+        PerijoveError,
+        TooLargeError,
+        UnauthorizedError,
+        UnavailableError,
+        UserError,
+    )
+    from perijove.model.quantities import (
+        format_duration,
+        format_size,
+        parse_duration,
+        parse_size,
+    )
+    from perijove.model.records import (
+        Account,
+        Attempt,
+        Capabilities,
+        Endpoint,
+        Gpu,
+        Job,
+        JobEvent,
+        Node,
+        NodeState,
+        Outcome,
+        Reason,
+        ReasonCode,
+        Stats,
+    )
+    from perijove.model.spec import (
+        ArrayRange,
+        Dependency,
+        DependencyType,
+        GpuRequest,
+        JobSpec,
+        Kind,
+        VolumeRequest,
+    )
+    from perijove.model.states import ENDED, TRANSITIONS, InvalidTransitionError, State, check_transition
+    from perijove.model.validation import field_errors, parse_spec, parse_specs
+
+__all__ = [
+    "ENDED",
+    "TRANSITIONS",
+    "Account",
+    "ArrayRange",
+    "Attempt",
+    "Capabilities",
+    "ConflictError",
+    "Dependency",
+    "DependencyType",
+    "Endpoint",
+    "ErrorCode",
+    "FieldError",
+    "ForbiddenError",
+    "Gpu",
+    "GpuRequest",
+    "InvalidSpecError",
+    "InvalidTransitionError",
+    "Job",
+    "JobEvent",
+    "JobSpec",
+    "Kind",
+    "Node",
+    "NodeState",
+    "NotFoundError",
+    "OperatorError",
+    "Outcome",
+    "PerijoveError",
+    "Reason",
+    "ReasonCode",
+    "State",
+    "Stats",
+    "TooLargeError",
+    "UnauthorizedError",
+    "UnavailableError",
+    "UserError",
+    "VolumeRequest",
+    "check_transition",
+    "field_errors",
+    "format_duration",
+    "format_size",
+    "parse_duration",
+    "parse_size",
+    "parse_spec",
+    "parse_specs",
+]
+
+_HOMES = {
+    "errors": (
+        "ConflictError",
+        "ErrorCode",
+        "FieldError",
+        "ForbiddenError",
+        "InvalidSpecError",
+        "NotFoundError",
+        "OperatorError",
+        "PerijoveError",
+        "TooLargeError",
+        "UnauthorizedError",
+        "UnavailableError",
+        "UserError",
+    ),
+    "quantities": (
+        "format_duration",
+        "format_size",
+        "parse_duration",
+        "parse_size",
+    ),
+    "records": (
+        "Account",
+        "Attempt",
+        "Capabilities",
+        "Endpoint",
+        "Gpu",
+        "Job",
+        "JobEvent",
+        "Node",
+        "NodeState",
+        "Outcome",
+        "Reason",
+        "ReasonCode",
+        "Stats",
+    ),
+    "spec": (
+        "ArrayRange",
+        "Dependency",
+        "DependencyType",
+        "GpuRequest",
+        "JobSpec",
+        "Kind",
+        "VolumeRequest",
+    ),
+    "states": (
+        "ENDED",
+        "TRANSITIONS",
+        "InvalidTransitionError",
+        "State",
+        "check_transition",
+    ),
+    "validation": (
+        "field_errors",
+        "parse_spec",
+        "parse_specs",
+    ),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

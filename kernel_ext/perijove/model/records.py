@@ -1,0 +1,233 @@
+"""What is known of jobs and nodes: the records that travel between service, nodes and clients.
+
+They are pydantic models where a client sees them (they make the OpenAPI schema) and frozen
+dataclasses where only the servers do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from perijove.model.spec import JobSpec
+from perijove.model.states import State
+
+
+class Record(BaseModel):
+    """A frozen record; unknown fields are dropped, so that old clients can read newer services."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Attempt:
+    """One try at running one job; ``str()`` is its key everywhere: in Dask, on disk, as a label."""
+
+    job: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.job}.{self.number}"
+
+    @classmethod
+    def parse(cls, text: str) -> Attempt:
+        """The attempt whose key is `text`; ``ValueError`` when it is none."""
+        job, _, number = text.partition(".")
+        attempt = cls(int(job), int(number))
+        if str(attempt) != text:  # one attempt, one key: int() also takes "07" and "1_0"
+            raise ValueError(f"not the key of an attempt: {text[:80]!r}")
+        return attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The system identity a job runs under."""
+
+    name: str
+    uid: int
+    gid: int
+    home: str
+    groups: tuple[int, ...] = ()
+
+
+class ReasonCode(StrEnum):
+    """Why a job waits, or why it ended other than by its own success. Slurm's words where it has one."""
+
+    # waiting
+    PRIORITY = "Priority"  # others are before it
+    RESOURCES = "Resources"  # nodes that could run it are full
+    DEPENDENCY = "Dependency"
+    HELD = "JobHeldUser"
+    NODE_DOWN = "NodeDown"  # nodes that could run it are not reachable
+    # on its way
+    LAUNCHING = "Launching"  # includes staging files and pulling an image
+    # ended
+    NON_ZERO_EXIT = "NonZeroExitCode"
+    SIGNALLED = "RaisedSignal"
+    OUT_OF_MEMORY = "OutOfMemory"
+    TIME_LIMIT = "TimeLimit"
+    KILLED_BY_USER = "KilledByUser"
+    LAUNCH_FAILED = "JobLaunchFailure"
+    NODE_LOST = "NodeFail"
+    DEPENDENCY_NEVER_SATISFIED = "DependencyNeverSatisfied"
+    OUTPUT_MISSING = "OutputMissing"
+
+
+class Reason(Record):
+    """A machine-readable cause with a sentence for people."""
+
+    code: ReasonCode
+    message: str = ""
+    position: int | None = None
+    """Place in the queue, from 1, while pending."""
+
+
+class Endpoint(Record):
+    """Where a running job's ports are reached: container port -> ``host:port``."""
+
+    ports: dict[int, str] = {}
+
+
+class Gpu(Record):
+    """One device of a node."""
+
+    index: int
+    uuid: str
+    model: str = ""
+    memory: int = 0
+    """Bytes."""
+    device: str | None = None
+    """Path of a device node to hand into the container instead of a driver request."""
+
+
+class Stats(Record):
+    """What a running job uses now."""
+
+    cpu: float = 0.0
+    """Cores in use, over the time since the last sample."""
+    memory: int = 0
+    memory_peak: int = 0
+    cpu_seconds: float = 0.0
+    pids: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended, whatever the ending: the only thing a node says of it at the end."""
+
+    exit_code: int | None = None
+    """As a shell would give it (128 + signal for a signal); None when nothing ran."""
+    reason: ReasonCode | None = None
+    """None for success."""
+    message: str = ""
+    started: float | None = None
+    ended: float | None = None
+    memory_peak: int = 0
+    cpu_seconds: float = 0.0
+    outputs: dict[str, str] = field(default_factory=dict)
+    """Declared output name -> ``sha256:...`` in the store."""
+    transient: bool = False
+    """Nothing ran and the cause may pass (engine down, node leaving): the job may queue again."""
+
+    @property
+    def state(self) -> State:
+        """The final state that this outcome means."""
+        if self.reason is None:
+            return State.SUCCEEDED
+        if self.reason is ReasonCode.KILLED_BY_USER:
+            return State.KILLED
+        return State.LOST if self.reason is ReasonCode.NODE_LOST else State.FAILED
+
+
+class Job(Record):
+    """A job as its owner sees it."""
+
+    id: int
+    owner: str
+    name: str
+    state: State
+    reason: Reason | None = None
+    attempt: int = 0
+    """0 before the first start."""
+    exit_code: int | None = None
+    node: str | None = None
+    launcher: str | None = None
+    gpus: list[Gpu] = []
+    endpoint: Endpoint | None = None
+    submitted: float
+    started: float | None = None
+    ended: float | None = None
+    memory_peak: int = 0
+    cpu_seconds: float = 0.0
+    outputs: dict[str, str] = {}
+    progress: float | None = None
+    """0 to 1, as the job itself reports it."""
+    progress_text: str = ""
+    array_id: int | None = None
+    """For a member of an array: the array's job id."""
+    array_task: int | None = None
+    kill_requested: bool = False
+    spec: JobSpec
+
+    @property
+    def label(self) -> str:
+        """The id as people write it: ``12``, or ``12_7`` for member 7 of array 12."""
+        return f"{self.array_id}_{self.array_task}" if self.array_id is not None else str(self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """One line of a job's history; ``seq`` orders all events of an installation."""
+
+    seq: int
+    job: int
+    owner: str
+    at: float
+    event: str
+    """What happened: submitted, placed, started, suspended, resumed, kill, ended, requeued, progress..."""
+    state: State
+    attempt: int
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+class Capabilities(Record):
+    """What a launcher can do, as data: the service refuses at submission what is not in here."""
+
+    name: str
+    containers: bool = False
+    """Runs images; without it a spec that names one is refused."""
+    features: frozenset[str] = frozenset()
+    """Names of :data:`perijove.model.spec.FEATURES` that are honoured."""
+    networks: frozenset[str] = frozenset({"host"})
+
+
+class NodeState(StrEnum):
+    """Whether a node takes jobs."""
+
+    UP = "up"
+    DOWN = "down"
+    DRAIN = "drain"
+
+
+class Node(Record):
+    """A host (or a cluster's login node) that runs jobs, as it announces itself."""
+
+    name: str
+    incarnation: str = ""
+    """Changes each time the node agent starts."""
+    address: str = ""
+    cpus: float
+    memory: int
+    gpus: list[Gpu] = []
+    resources: dict[str, int] = {}
+    labels: dict[str, str] = {}
+    launchers: list[Capabilities] = []
+    images: list[str] = []
+    """Image references present on the node."""
+    state: NodeState = NodeState.UP
+    reason: str = ""
+    seen: float = 0.0
+    """When it last spoke."""

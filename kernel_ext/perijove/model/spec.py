@@ -1,0 +1,376 @@
+"""JobSpec: what to run, where, with what, on what, and how.
+
+Field names are the wire format. Every field is checked here, once, for its own shape; what a site,
+a node or a launcher makes of it is checked at submission by the service.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from perijove.model.quantities import parse_duration, parse_size
+
+NAME_LENGTH = 200
+ENV_BYTES = 128 * 1024
+"""All of a job's environment together; Linux's own limit for one string (execve(2))."""
+ARGUMENT_LENGTH = 128 * 1024 - 1
+SCRIPT_BYTES = 1024 * 1024
+ARRAY_SIZE = 100_000
+MAX_TASK = 10**12 - 1
+MAX_ID = 2**63 - 1
+MAX_GPUS = 1024
+
+# Rust's regex language (pydantic's), kept to what Python's `re` and JSON Schema read the same way.
+TEXT = r"^[^\x00]*$"
+LINE = r"^[^\x00-\x1f\x7f-\x9f]*$"
+IDENTIFIER = r"^[A-Za-z_][A-Za-z0-9_]*$"
+_WORD = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+WORD = rf"^{_WORD}$"
+FILE_NAME = r"^[\w][\w.+-]{0,199}$"
+DIGEST = r"^sha256:[0-9a-f]{64}$"
+IMAGE = r"^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,511}$"
+
+PATTERNS: dict[str, str] = {
+    TEXT: "must not contain the NUL character",
+    LINE: "must be one line without control characters",
+    IDENTIFIER: "must consist of letters, digits and _, and not begin with a digit",
+    WORD: "must consist of letters, digits and . _ -, begin with a letter or digit, at most 64 characters",
+    FILE_NAME: "must be a plain file name (letters, digits and . _ + -) of at most 200 characters",
+    DIGEST: "must be sha256: and 64 hexadecimal digits",
+    IMAGE: "must be the name of a container image, such as python:3.12-slim",
+}
+"""Pattern -> what would be accepted, for people."""
+FORMS: dict[str, str] = {
+    "ArrayRange": "must be start:end or start:end:step, for example 1:100:3",
+    "Dependency": "must be a job id or after:ID, afterok:ID, afterany:ID, afternotok:ID",
+    "GpuRequest": "must be a number of GPUs, a model, or model:number",
+    "VolumeRequest": "must be NAME, NAME:ro or NAME:rw, with a name from the site's list of volumes",
+}
+"""Class -> how its short form is written, for people."""
+WHAT = ("command", "script", "notebook", "function")
+SIZES = frozenset({"memory", "shm_size", "tmp_disk"})
+"""The fields that are sizes."""
+
+
+def _plain_number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
+def _fits_a_directory(name: str) -> str:
+    if len(name.encode()) > 255:  # NAME_MAX, limits.h
+        raise ValueError("must have at most 255 bytes")
+    return name
+
+
+def _is_json(parameters: dict[str, Any]) -> dict[str, Any]:
+    try:
+        json.dumps(parameters, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError("must be JSON: text, finite numbers, true, false, null, lists and objects") from None
+    return parameters
+
+
+_ARRAY = re.compile(r"([0-9]{1,12})[:-]([0-9]{1,12})(?::([1-9][0-9]{0,11}))?")
+_DEPENDENCY = re.compile(r"(?:(after|afterok|afterany|afternotok):)?([1-9][0-9]{0,17})")
+_GPUS = re.compile(rf"(?P<number>[0-9]{{1,9}})|(?![0-9]*$)(?P<model>{_WORD})(?::(?P<count>[0-9]{{1,9}}))?")
+_VOLUME = re.compile(rf"({_WORD})(?::(ro|rw))?")
+
+Whole = Annotated[int, BeforeValidator(_plain_number)]
+Text = Annotated[str, StringConstraints(pattern=TEXT)]
+Argument = Annotated[str, StringConstraints(pattern=TEXT, max_length=ARGUMENT_LENGTH)]
+Title = Annotated[str, StringConstraints(max_length=NAME_LENGTH, strip_whitespace=True, pattern=LINE)]
+Path = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=LINE)]
+Identifier = Annotated[str, StringConstraints(pattern=IDENTIFIER, max_length=256)]
+Word = Annotated[str, StringConstraints(pattern=WORD)]
+FileName = Annotated[str, StringConstraints(pattern=FILE_NAME), AfterValidator(_fits_a_directory)]
+Digest = Annotated[str, StringConstraints(pattern=DIGEST)]
+Size = Annotated[int, BeforeValidator(parse_size)]
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+ImageRef = Annotated[str, StringConstraints(pattern=IMAGE)]
+Parameters = Annotated[dict[Identifier, Any], AfterValidator(_is_json)]
+
+
+class Kind(StrEnum):
+    """What sort of job it is; all share queue, ledger and launchers."""
+
+    BATCH = "batch"
+    INTERACTIVE = "interactive"
+    NOTEBOOK = "notebook"
+    SERVER = "server"
+    STEP = "step"
+    DASK = "dask"
+
+
+class DependencyType(StrEnum):
+    """Slurm's words (sbatch(1), ``--dependency``)."""
+
+    AFTER = "after"
+    AFTEROK = "afterok"
+    AFTERANY = "afterany"
+    AFTERNOTOK = "afternotok"
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Dependency(_Value):
+    """Another job that this one waits for; written ``afterok:12`` or ``12``."""
+
+    type: DependencyType = DependencyType.AFTEROK
+    job: Annotated[Whole, Field(ge=1, le=MAX_ID)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, value: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool):
+            if not 0 < value <= MAX_ID:
+                raise ValueError(FORMS["Dependency"])
+            return {"job": value}
+        if not isinstance(value, str):
+            return value
+        match = _DEPENDENCY.fullmatch(value.strip())
+        if not match:
+            raise ValueError(FORMS["Dependency"])
+        return {"type": match[1] or "afterok", "job": int(match[2])}
+
+    def __str__(self) -> str:
+        return f"{self.type}:{self.job}"
+
+
+class ArrayRange(_Value):
+    """Task numbers of an array, written ``start:end[:step]`` (or ``start-end:step`` as in Slurm).
+
+    ``end`` is included when the steps reach it and never overshot.
+    """
+
+    start: Annotated[Whole, Field(ge=0, le=MAX_TASK)]
+    end: Annotated[Whole, Field(ge=0, le=MAX_TASK)]
+    step: Annotated[Whole, Field(ge=1, le=MAX_TASK)] = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        match = _ARRAY.fullmatch(value.strip())
+        if not match:
+            raise ValueError(FORMS["ArrayRange"])
+        start, end, step = match.groups()
+        return {"start": int(start), "end": int(end), "step": int(step or 1)}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.end < self.start:
+            raise ValueError(f"the end ({self.end}) must not be before the start ({self.start})")
+        if len(self.tasks) > ARRAY_SIZE:
+            raise ValueError(f"must have at most {ARRAY_SIZE} tasks, has {len(self.tasks)}")
+        return self
+
+    @property
+    def tasks(self) -> range:
+        """The task numbers."""
+        return range(self.start, self.end + 1, self.step)
+
+    def __str__(self) -> str:
+        return f"{self.start}:{self.end}:{self.step}"
+
+
+class GpuRequest(_Value):
+    """How many devices, of which model; written ``2``, ``a100`` or ``a100:2``."""
+
+    count: Annotated[Whole, Field(ge=0, le=MAX_GPUS)] = 0
+    model: Word | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, value: Any) -> Any:
+        model, count = None, value
+        if isinstance(value, str):
+            match = _GPUS.fullmatch(value.strip())
+            if not match:
+                raise ValueError(FORMS["GpuRequest"])
+            model, count = match["model"], int(match["number"] or match["count"] or 1)
+        elif not isinstance(value, int) or isinstance(value, bool):
+            return value
+        if not 0 <= count <= MAX_GPUS:
+            raise ValueError(f"must be between 0 and {MAX_GPUS}")
+        return {"model": model, "count": count}
+
+
+class VolumeRequest(_Value):
+    """A volume of the administrator's list by name, written ``data`` or ``data:ro``."""
+
+    name: Word
+    read_only: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        match = _VOLUME.fullmatch(value)
+        if not match:
+            raise ValueError(FORMS["VolumeRequest"])
+        return {"name": match[1], "read_only": match[2] == "ro"}
+
+
+_HOME = VolumeRequest(name="home")
+
+
+def _rule(field: str, message: str) -> PydanticCustomError:
+    """The error of a rule about several fields, which names the one to change."""
+    return PydanticCustomError("rule", "{message}", {"field": field, "message": message})
+
+
+class JobSpec(BaseModel):
+    """What a user asks for.
+
+    Exactly one of ``command``, ``script``, ``notebook``, ``function`` says what to run.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True)
+
+    # what to run
+    command: Annotated[list[Argument], Field(min_length=1, max_length=10_000)] | None = None
+    """Program and arguments; no shell is involved."""
+    script: Annotated[Text, StringConstraints(min_length=1, max_length=SCRIPT_BYTES)] | None = None
+    """Text of a script; run by the program its ``#!`` line names, else ``/bin/bash`` or ``/bin/sh``."""
+    notebook: Path | None = None
+    """Path of a notebook, run by papermill. Its result is ``output_notebook``."""
+    output_notebook: Path | None = None
+    parameters: Parameters = Field(default_factory=dict)
+    function: Digest | None = None
+    """A cloudpickled ``(function, args, kwargs)`` in the store."""
+    args: list[Argument] = Field(default_factory=list)
+    """Arguments of ``script``."""
+
+    # where
+    name: Title = ""
+    kind: Kind = Kind.BATCH
+    image: ImageRef | None = None
+    runenv: Word | None = None
+    require: list[Title] = Field(default_factory=list)
+    launcher: Word | None = None
+    node: Word | None = None
+    constraints: dict[Word, Title] = Field(default_factory=dict)
+    """Labels that the node must bear."""
+    os: Word | None = None
+
+    # with what
+    cpu: Annotated[float, BeforeValidator(_plain_number)] = Field(
+        default=1.0,
+        ge=0.01,
+        le=100_000,
+        allow_inf_nan=False,
+        validation_alias=AliasChoices("cpu", "cpus"),
+    )
+    """Cores; ``cpus`` is accepted too."""
+    memory: Annotated[Size, Field(ge=4 << 20)] = 1 << 30
+    gpus: GpuRequest = GpuRequest()
+    resources: dict[Word, Annotated[Whole, Field(ge=1, le=1_000_000)]] = Field(default_factory=dict)
+    time_limit: Duration | None = Field(default=None, validation_alias=AliasChoices("time_limit", "time"))
+    """Seconds of run time after which the job is stopped; ``time`` is accepted too."""
+    shm_size: Size | None = None
+    tmp_disk: Size | None = None
+
+    # on what
+    volumes: list[VolumeRequest] = Field(default_factory=lambda: [_HOME])
+    storage: dict[Identifier, Path] = Field(default_factory=dict)
+    inputs: dict[FileName, Digest] = Field(default_factory=dict)
+    """Files placed in ``$PERIJOVE_JOB_DIR/input`` before the start: name -> digest of an uploaded file."""
+    outputs: list[FileName] = Field(default_factory=list)
+    """Files of ``$PERIJOVE_JOB_DIR/output`` kept after the end; a missing one fails the job."""
+    cwd: Path | None = None
+    """Working directory; the home by default."""
+    env: dict[Identifier, Text] = Field(default_factory=dict)
+    stdout: Path | None = None
+    stderr: Path | None = None
+
+    # how
+    array: ArrayRange | None = None
+    depends_on: list[Dependency] = Field(
+        default_factory=list, max_length=10_000, validation_alias=AliasChoices("depends_on", "depends")
+    )
+    priority: Annotated[Whole, Field(ge=0, le=100)] = 50
+    project: Word | None = None
+    network: Literal["none", "bridge", "host", "user"] | None = None
+    """The launcher's default when not given."""
+    ports: list[Annotated[Whole, Field(ge=1, le=65535)]] = Field(default_factory=list, max_length=100)
+    interactive: bool = False
+    user: Literal["self", "root"] = "self"
+    ipc: Literal["private", "host"] = "private"
+    gui: bool = False
+    hold: bool = False
+    retries: Annotated[Whole, Field(ge=0, le=100)] = 0
+    cache: bool = False
+    notify: list[Title] = Field(default_factory=list)
+    labels: dict[Word, Title] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        given = (
+            (self.command is not None)
+            + (self.script is not None)
+            + (self.notebook is not None)
+            + (self.function is not None)
+        )
+        if given != 1:
+            raise _rule("command", f"exactly one of {', '.join(WHAT)} must be given, not {given or 'none'}")
+        if self.env and sum(len(k) + len(v.encode()) + 2 for k, v in self.env.items()) > ENV_BYTES:
+            raise _rule("env", f"all variables together must stay below {ENV_BYTES // 1024} KiB")
+        if self.parameters and self.notebook is None:
+            raise _rule("parameters", "only a notebook takes parameters")
+        if self.args and self.script is None:
+            raise _rule("args", "only a script takes args; put them into command instead")
+        return self
+
+    @property
+    def title(self) -> str:
+        """The job's name, or one made from what it runs."""
+        if self.name:
+            return self.name
+        if self.command:
+            text = self.command[0].rpartition("/")[2]
+        elif self.notebook:
+            text = self.notebook.rpartition("/")[2]
+        else:
+            text = "script" if self.script else "function"
+        return text[:NAME_LENGTH]
+
+
+FEATURES: dict[str, str] = {
+    "constraints": "node constraints",
+    "cpu": "CPU limits",
+    "gpus": "GPUs",
+    "gui": "X11",
+    "interactive": "interactive sessions",
+    "ipc": "a shared IPC namespace",
+    "memory": "memory limits",
+    "ports": "published ports",
+    "shm_size": "a size of /dev/shm",
+    "stderr": "redirecting standard error",
+    "stdout": "redirecting standard output",
+    "suspend": "suspending",
+    "time_limit": "keeping the time limit by itself",
+    "tmp_disk": "sized scratch space",
+    "volumes": "volumes other than home",
+}
+"""What launchers differ in: feature name -> words for people. ``Capabilities.features`` draws from these."""

@@ -1,0 +1,76 @@
+"""``python -m perijove.runner cell|notebook|function``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from perijove.runner.directory import JobDirectory, RunnerError
+from perijove.runner.display import DisplayLog
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run what the job holds; the job's exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        directory = JobDirectory.find()
+    except RunnerError as error:
+        print(f"perijove.runner: {error}", file=sys.stderr)
+        return 2
+    log = DisplayLog(directory.path)
+    try:
+        return _run(arguments, directory, log)
+    except RunnerError as error:
+        log.failure("RunnerError", str(error), [f"perijove: {error}"])
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def _run(arguments: argparse.Namespace, directory: JobDirectory, log: DisplayLog) -> int:
+    if arguments.what == "function":
+        from perijove.runner.function import run_function
+
+        return run_function(directory, log)
+    if arguments.what == "cell":
+        try:
+            from perijove.runner.cell import run_cell
+        except ModuleNotFoundError as error:
+            raise RunnerError(f"{error.name} is not installed in this job, and cells need it") from error
+        return run_cell(directory, log, arguments.out)
+    try:
+        from perijove.runner.notebook import run_notebook
+    except ModuleNotFoundError as error:
+        raise RunnerError(f"{error.name} is not installed in this job, and notebooks need it") from error
+    return run_notebook(
+        directory, log, notebook=arguments.notebook, output=arguments.output, parameters=arguments.parameters
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="perijove.runner", description=__doc__)
+    kinds = parser.add_subparsers(dest="what", required=True)
+    cell = kinds.add_parser("cell", help="input/cell.py, with input/NAME.pkl as variables")
+    cell.add_argument("--out", action="append", default=[], metavar="NAME", help="kept as output/NAME.pkl")
+    notebook = kinds.add_parser("notebook", help="a notebook, by papermill")
+    notebook.add_argument("notebook", nargs="?", help="default: input/notebook.ipynb")
+    notebook.add_argument("--output", help="default: output/notebook.ipynb")
+    notebook.add_argument(
+        "--parameters", type=_parameters, help="a JSON object; default: input/parameters.json"
+    )
+    kinds.add_parser("function", help="input/function.pkl, to output/result.pkl")
+    return parser
+
+
+def _parameters(text: str) -> dict[str, Any]:
+    value: Any = json.loads(text)
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError("must be a JSON object")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""One job's standing as text and as HTML, for where no widget can be shown and for what is saved.
+
+Names and messages come from jobs and other people: all of it is escaped.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+from perijove.model.quantities import format_duration, format_size
+from perijove.model.states import State
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from perijove.handle import Record
+
+COLOURS = {
+    State.PENDING: "#8a6100",
+    State.HELD: "#8a6100",
+    State.STARTING: "#0b5cad",
+    State.RUNNING: "#0b5cad",
+    State.SUSPENDED: "#7a3e9d",
+    State.SUCCEEDED: "#1b6e2e",
+}
+FAILED = "#b00020"
+
+
+def status_text(job: Record) -> str:
+    """For example ``job 12 "train" running for 2m05s on n1: 25 % epoch 3 of 12``."""
+    name = f' "{job.name}"' if job.name else ""
+    return " ".join(filter(None, [f"job {job.label}{name} {job.state}", detail(job)]))
+
+
+def detail(job: Record, *, progress: bool = True) -> str:
+    """What there is to say beyond the state: time, node, progress unless a bar tells it, reason."""
+    parts = []
+    if job.elapsed is not None:
+        parts.append(f"{'after' if job.ended else 'for'} {format_duration(job.elapsed)}")
+    if node := job.document.get("node"):
+        parts.append(f"on {node}")
+    text = " ".join(parts)
+    if progress and not job.ended and (far := progress_text(job)):
+        text += f": {far}"
+    if job.reason:
+        text += f"{': ' if text else ''}{job.reason}"
+    return text
+
+
+def progress_text(job: Record) -> str:
+    """For example ``25 % epoch 3 of 12``; empty when the job tells of none."""
+    fraction = job.document.get("progress")
+    if fraction is None:
+        return ""
+    return f"{fraction:.0%} {job.document.get('progress_text') or ''}".rstrip()
+
+
+def badge(job: Record) -> str:
+    """The state as a coloured word (HTML); the word alone tells as much as the colour."""
+    colour = COLOURS.get(job.state, FAILED)
+    style = f"background:{colour};color:#fff;border-radius:3px;padding:1px 6px;font-weight:600"
+    return f'<span role="status" style="{style}">{escape(job.state)}</span>'
+
+
+def status_html(job: Record) -> str:
+    """The same as :func:`status_text`, as one line of HTML."""
+    name = f" {escape(job.name)}" if job.name else ""
+    return f'<div class="perijove-job">{badge(job)} job {escape(job.label)}{name} {escape(detail(job))}</div>'
+
+
+def status_bundle(job: Record) -> dict[str, str]:
+    """The job as a MIME bundle."""
+    return {"text/plain": status_text(job), "text/html": status_html(job)}
+
+
+def table_html(jobs: Sequence[Record]) -> str:
+    """A table of jobs."""
+    titles = ("job", "name", "state", "time", "node", "reason")
+    head = "".join(f'<th scope="col" style="text-align:left">{title}</th>' for title in titles)
+    rows = "".join(f"<tr>{''.join(_cells(job))}</tr>" for job in jobs)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _cells(job: Record) -> list[str]:
+    spent = format_duration(job.elapsed) if job.elapsed is not None else ""
+    plain = [job.label, job.name, None, spent, job.document.get("node") or "", job.reason]
+    return [
+        f'<td style="text-align:left">{badge(job) if cell is None else escape(cell)}</td>' for cell in plain
+    ]
+
+
+def table_text(jobs: Sequence[Record]) -> str:
+    """The same in columns."""
+    if not jobs:
+        return "no jobs"
+    rows = [
+        [
+            job.label,
+            job.name,
+            job.state,
+            format_duration(job.elapsed) if job.elapsed is not None else "-",
+            job.reason,
+        ]
+        for job in jobs
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    return "\n".join(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]).rstrip()
+        for row in rows
+    )
+
+
+def usage_text(stats: dict[str, float]) -> str:
+    """For example ``0.5 cores, 64M memory (peak 80M)``."""
+    if not stats.get("memory") and not stats.get("cpu"):
+        return ""
+    text = f"{stats.get('cpu', 0):.1f} cores, {format_size(stats.get('memory', 0))} memory"
+    peak = stats.get("memory_peak") or 0
+    return f"{text} (peak {format_size(peak)})" if peak else text

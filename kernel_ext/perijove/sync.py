@@ -1,0 +1,267 @@
+"""The client without ``await``, for notebooks and scripts.
+
+Nothing is done twice here: each call runs the asynchronous core on one background thread with an event
+loop of its own, which works beside a notebook's own running loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from perijove.client import AsyncClient
+from perijove.handle import AsyncJob, Record
+
+if TYPE_CHECKING:
+    from perijove.client import Document, Stream
+    from perijove.connection import Connection
+    from perijove.model import JobSpec
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """An event loop on a daemon thread, started when first needed and anew in a forked child."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
+
+    def run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        """What `coroutine` returns. An interrupt from the keyboard cancels it."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop())
+        try:
+            return future.result(timeout)
+        except BaseException:
+            future.cancel()
+            raise
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The running loop."""
+        with self._lock:
+            if self._loop is None or self._pid != os.getpid():
+                self._loop, self._pid = asyncio.new_event_loop(), os.getpid()
+                threading.Thread(target=self._loop.run_forever, name="perijove-client", daemon=True).start()
+            return self._loop
+
+
+LOOP = LoopThread()
+
+
+def iterate(items: AsyncGenerator[T, None]) -> Iterator[T]:
+    """The items of an asynchronous generator, each fetched when asked for."""
+
+    async def following() -> tuple[bool, T | None]:
+        try:
+            return True, await anext(items)
+        except StopAsyncIteration:
+            return False, None
+
+    try:
+        while True:
+            more, item = LOOP.run(following())
+            if not more:
+                return
+            yield item  # type: ignore[misc]
+    finally:
+        LOOP.run(items.aclose())
+
+
+class Job(Record):
+    """A job: submit, look, wait, take the result. ``await job`` waits too."""
+
+    def __init__(self, job: AsyncJob) -> None:
+        self.async_job = job
+        """The same job on the asynchronous client; used from the background loop only."""
+        self.deliver: Callable[[Job, Any], None] | None = None
+        """Called with this job and what :meth:`result` is about to return."""
+
+    @property
+    def document(self) -> Document:
+        """The job as the service sent it last."""
+        return self.async_job.document
+
+    def refresh(self) -> Job:
+        """Ask the service how it stands."""
+        LOOP.run(self.async_job.refresh())
+        return self
+
+    def wait(self, timeout: float | None = None) -> Job:
+        """Return when it has ended, whichever way; ``TimeoutError`` after `timeout` seconds."""
+        LOOP.run(self.async_job.wait(timeout))
+        return self
+
+    def result(self, timeout: float | None = None) -> Any:
+        """What it made, once it has succeeded; :class:`~perijove.handle.JobFailedError` otherwise.
+
+        For a function what it returned; for a cell a dict of the names it was asked to send ``--out``.
+        """
+        value = LOOP.run(self.async_job.result(timeout))
+        if self.deliver is not None:
+            self.deliver(self, value)
+        return value
+
+    def logs(self, stream: Stream = "stdout") -> str:
+        """What it has written so far to ``stdout``, ``stderr`` or ``display``."""
+        return LOOP.run(self.async_job.logs(stream)).decode(errors="replace")
+
+    def follow(self, stream: Stream = "stdout") -> Iterator[str]:
+        """What it writes, as it does, until it has ended."""
+        return iterate(self.async_job.follow(stream))
+
+    def stats(self) -> Document:
+        """What it uses now."""
+        return LOOP.run(self.async_job.stats())
+
+    def history(self) -> list[Document]:
+        """What happened to it, oldest first."""
+        return LOOP.run(self.async_job.history())
+
+    def outputs(self) -> list[str]:
+        """Names of the output files that were kept."""
+        return self.async_job.outputs()
+
+    def output(self, name: str) -> bytes:
+        """One of its output files."""
+        return LOOP.run(self.async_job.output(name))
+
+    def kill(self) -> Job:
+        """Stop it for good."""
+        return self._act(self.async_job.kill)
+
+    def hold(self) -> Job:
+        """Keep it from starting."""
+        return self._act(self.async_job.hold)
+
+    def release(self) -> Job:
+        """Let a held job start."""
+        return self._act(self.async_job.release)
+
+    def suspend(self) -> Job:
+        """Freeze it where it runs."""
+        return self._act(self.async_job.suspend)
+
+    def resume(self) -> Job:
+        """Let a suspended job go on."""
+        return self._act(self.async_job.resume)
+
+    def show(self) -> None:
+        """Replay what it has put out so far into this cell."""
+        from perijove.display import replay
+
+        replay(self)
+
+    def _act(self, verb: Callable[[], Coroutine[Any, Any, AsyncJob]]) -> Job:
+        LOOP.run(verb())
+        return self
+
+    def __await__(self) -> Generator[Any, None, Job]:
+        future = asyncio.run_coroutine_threadsafe(self.async_job.wait(), LOOP.loop())
+        yield from asyncio.wrap_future(future).__await__()
+        return self
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        from perijove.status import status_bundle
+
+        return status_bundle(self)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))
+
+
+class Client:
+    """Talks to one service; found as :func:`perijove.connection.find_connection` says unless given."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        connection: Connection | None = None,
+        timeout: float = 30.0,
+        trace: Callable[[str], None] | None = None,
+    ) -> None:
+        self.async_client = AsyncClient(url, token, connection=connection, timeout=timeout, trace=trace)
+
+    @property
+    def connection(self) -> Connection:
+        """Where it is connected to."""
+        return self.async_client.connection
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the connections go."""
+        LOOP.run(self.async_client.close())
+
+    def submit(self, spec: Mapping[str, Any] | JobSpec) -> Job:
+        """Submit a job; returns when the service has it durably."""
+        return Job(LOOP.run(self.async_client.submit(spec)))
+
+    def submit_many(self, specs: Iterable[Mapping[str, Any] | JobSpec]) -> list[Job]:
+        """Submit jobs together: all are accepted or none is."""
+        return [Job(job) for job in LOOP.run(self.async_client.submit_many(specs))]
+
+    def run(
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        options: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Job:
+        """Submit ``function(*args, **kwargs)``; `options` are fields of a JobSpec. See :meth:`Job.result`."""
+        from perijove.payload import function_payload
+
+        return Job(
+            LOOP.run(function_payload(function, args, kwargs).submit(self.async_client, options or {}))
+        )
+
+    def job(self, job_id: int | str) -> Job:
+        """The job ``12``, or ``12_7`` for a member of an array."""
+        return Job(LOOP.run(self.async_client.job(job_id)))
+
+    def jobs(
+        self,
+        *,
+        state: str | Sequence[str] | None = None,
+        owner: str | None = None,
+        name: str | None = None,
+        label: str | None = None,
+        limit: int = 100,
+    ) -> list[Job]:
+        """At most `limit` jobs, newest first."""
+        found = self.async_client.jobs(state=state, owner=owner, name=name, label=label, limit=limit)
+        return [Job(job) for job in LOOP.run(found)]
+
+    def upload(self, data: bytes) -> str:
+        """Store a file for a later job's ``inputs``; its digest ``sha256:...``."""
+        return LOOP.run(self.async_client.upload(data))
+
+    def nodes(self) -> list[Document]:
+        """Each node and what is free on it."""
+        return LOOP.run(self.async_client.nodes())
+
+    def site(self) -> Document:
+        """What this site offers; asked once."""
+        return LOOP.run(self.async_client.site())
+
+    def me(self) -> Document:
+        """Who the token belongs to."""
+        return LOOP.run(self.async_client.me())
