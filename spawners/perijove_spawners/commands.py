@@ -1,0 +1,164 @@
+"""Commands that run on the hosts which run jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+import signal
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import psutil
+import typer
+
+from perijove.model import OperatorError, parse_size
+from perijove_spawners import registry
+from perijove_spawners.launcher import Launcher, LauncherContext
+from perijove_spawners.node import gpus
+from perijove_spawners.node.agent import NodeAgent, NodeConfig
+from perijove_spawners.store import Store
+
+log = logging.getLogger(__name__)
+
+
+GpuList = Annotated[
+    str,
+    typer.Option(
+        "--gpus",
+        help="auto (ask the NVIDIA driver), none, a number, or device nodes with commas.",
+        envvar="PERIJOVE_NODE_GPUS",
+    ),
+]
+LauncherOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="LAUNCHER.KEY=VALUE, as docker.url=unix:///run/docker.sock.",
+        envvar="PERIJOVE_NODE_LAUNCHER_OPTIONS",
+    ),
+]
+
+
+def node(
+    state: Annotated[Path, typer.Option(help="Directory of the node's own; kept between runs.")],
+    scheduler: Annotated[
+        str, typer.Option(help="The Dask scheduler: tls://HOST:PORT, or the file that holds its address.")
+    ],
+    tls: Annotated[Path, typer.Option(help="Directory with the key of the links (dask.pem).")],
+    name: Annotated[
+        str, typer.Option(help="Name of the node; the host's when not given.", envvar="PERIJOVE_NODE_NAME")
+    ] = "",
+    launcher: Annotated[
+        list[str] | None, typer.Option(help="Launchers to offer, repeated or with commas; default: process.")
+    ] = None,
+    cpus: Annotated[
+        float, typer.Option(help="Cores to give out; 0: all there are.", envvar="PERIJOVE_NODE_CPUS")
+    ] = 0,
+    memory: Annotated[
+        str,
+        typer.Option(
+            help="Memory to give out, as 64G; default: all there is.", envvar="PERIJOVE_NODE_MEMORY"
+        ),
+    ] = "",
+    gpu: GpuList = "auto",
+    label: Annotated[list[str] | None, typer.Option(help="K=V, for constraints of jobs.")] = None,
+    resource: Annotated[list[str] | None, typer.Option(help="NAME=N, a countable resource.")] = None,
+    store: Annotated[
+        str, typer.Option(help="Folder or URL of the content store; default: STATE/store.")
+    ] = "",
+    installation: Annotated[str, typer.Option(help="Name of this Perijove on shared engines.")] = "perijove",
+    launcher_option: LauncherOptions = None,
+) -> None:
+    """Run jobs on this host for a Perijove service, until SIGTERM; jobs that run then go on."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        config = NodeConfig(
+            name=name or socket.gethostname(),
+            directory=state.absolute(),
+            cpus=cpus or float(len(os.sched_getaffinity(0))),
+            memory=_size(memory) or int(psutil.virtual_memory().total),
+            gpus=tuple(gpus.inventory(gpu)),
+            resources={key: _number(key, value) for key, value in _pairs("--resource", resource).items()},
+            labels={**host_labels(), **_pairs("--label", label)},
+        )
+        names = [word for entry in launcher or ["process"] for word in entry.split(",") if word]
+        launchers = make_launchers(names, config, installation, _pairs("--launcher-option", launcher_option))
+        asyncio.run(_run(config, launchers, store or str(config.directory / "store"), scheduler, tls))
+    except OperatorError as error:
+        typer.echo(f"perijove node: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+def host_labels() -> dict[str, str]:
+    """What a node says of its host: ``os``, ``arch``, ``kernel``."""
+    try:
+        system = platform.freedesktop_os_release().get("ID", "linux")
+    except OSError:
+        system = platform.system().lower()
+    return {"os": system, "arch": platform.machine(), "kernel": platform.release()}
+
+
+def make_launchers(
+    names: list[str], config: NodeConfig, installation: str, options: dict[str, str]
+) -> dict[str, Launcher]:
+    """Launchers by name, each with a directory of its own below the node's.
+
+    On its engine a node answers for what it started itself, so its name is part of the installation's.
+    """
+    made = {}
+    for name in dict.fromkeys(names):
+        directory = config.directory / "launchers" / name
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        own = {k.partition(".")[2]: v for k, v in options.items() if k.partition(".")[0] == name}
+        context = LauncherContext(f"{installation}-{config.name}", directory, own)
+        made[name] = registry.create(name, context)
+    return made
+
+
+async def _run(
+    config: NodeConfig, launchers: dict[str, Launcher], store: str, scheduler: str, tls: Path
+) -> None:
+    from perijove_spawners.fabric.dask_settings import configure_dask
+    from perijove_spawners.fabric.tls import load_tls
+    from perijove_spawners.fabric.worker import DaskNode
+
+    configure_dask()
+    try:
+        security = load_tls(tls)
+    except FileNotFoundError as error:
+        raise OperatorError(str(error)) from error
+    agent = NodeAgent(config, launchers, Store(store))
+    await agent.open()
+    link = asyncio.ensure_future(DaskNode(agent, scheduler, security, config.directory / "dask").run())
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await stop.wait()
+    link.cancel()
+    await asyncio.gather(link, return_exceptions=True)
+    await agent.close()
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text) if text else 0
+    except ValueError as error:
+        raise OperatorError(f"--memory {text}: {error}") from error
+
+
+def _pairs(option: str, entries: list[str] | None) -> dict[str, str]:
+    pairs = {}
+    for entry in entries or []:
+        key, equals, value = entry.partition("=")
+        if not key or not equals:
+            raise OperatorError(f"{option} {entry}: must be KEY=VALUE")
+        pairs[key] = value
+    return pairs
+
+
+def _number(key: str, value: str) -> int:
+    if not value.isdecimal() or int(value) < 1:
+        raise OperatorError(f"--resource {key}={value}: must be a whole number from 1")
+    return int(value)

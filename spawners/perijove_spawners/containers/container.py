@@ -1,0 +1,237 @@
+"""From a launch to the body of ``POST /containers/create``: each limit and promise in the API's words."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from perijove.model import Attempt, Gpu, OperatorError
+from perijove_spawners.containers.log_records import Decode
+from perijove_spawners.launcher import JOB_DIRECTORY, Launch, LaunchError, Mount
+
+INSTALLATION = "perijove.installation"
+ATTEMPT = "perijove.attempt"
+OWNER = "perijove.owner"
+DIRECTORY = "perijove.directory"
+PORTS = "perijove.ports"
+NETWORK = "perijove.network"
+PROBE = "perijove.probe"
+
+Pull = Literal["missing", "never"]
+NETWORKS = frozenset({"none", "bridge", "host", "user"})
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """The operator's settings of one engine, from the node's configuration."""
+
+    url: str
+    network: str = "bridge"
+    """Of jobs that do not ask for one."""
+    pull: Pull = "missing"
+    pull_timeout: float = 1800.0
+    """Seconds an image may take to arrive."""
+    pids_limit: int = 4096
+    """Processes and threads of one job."""
+
+    @classmethod
+    def parse(cls, options: Mapping[str, str], *, url: str) -> EngineOptions:
+        """Read `options`; :class:`~perijove.model.OperatorError` names the one that is wrong."""
+        known: dict[str, Callable[[str], Any]] = {
+            "url": str,
+            "network": _one_of(*sorted(NETWORKS)),
+            "pull": _one_of("missing", "never"),
+            "pull_timeout": float,
+            "pids_limit": int,
+        }
+        values: dict[str, Any] = {"url": url}
+        for name, text in options.items():
+            if name not in known:
+                raise OperatorError(f"unknown engine option {name!r}; known are {', '.join(sorted(known))}")
+            try:
+                values[name] = known[name](text)
+            except ValueError as error:
+                raise OperatorError(f"engine option {name}={text!r}: {error}") from None
+        return cls(**values)
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"must be one of {', '.join(words)}")
+        return text
+
+    return check
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """Where engines of the same API differ."""
+
+    log: Mapping[str, Any]
+    """A log driver that keeps every byte and can be read back."""
+    log_file: str
+    """Where that keeps its file; ``{root}`` is the engine's folder, ``{id}`` the container, ``{path}`` what
+    inspect says. Read from there no byte is lost, while the API's streams lose some (see the engines)."""
+    log_entries: Decode
+    env: Mapping[str, str]
+    """For the engine's init process."""
+    no_healthcheck: bool
+    """That of an image can be switched off."""
+    cdi: bool
+    """GPUs are asked for as CDI devices (``nvidia.com/gpu=0``) and not by device requests."""
+    loses_oom: bool
+    """It does not say that a container was killed for want of memory."""
+
+
+def container_name(installation: str, attempt: Attempt) -> str:
+    """The name that makes creating a container the claim to an attempt."""
+    return f"perijove-{installation}-{attempt}"
+
+
+def owner_network(installation: str, owner: str) -> str:
+    """The network shared by the jobs of one owner; a digest, since owners have names that networks cannot."""
+    return f"perijove-{installation}-{hashlib.sha256(owner.encode()).hexdigest()[:12]}"
+
+
+def network_mode(launch: Launch, installation: str, default: str) -> str:
+    """The engine's word for the network of `launch`."""
+    wanted = launch.network or default
+    return owner_network(installation, launch.owner) if wanted == "user" else wanted
+
+
+def labels(launch: Launch, installation: str, network: str) -> dict[str, str]:
+    """Ours stand last: a user's label cannot pass for one of them."""
+    return {
+        **launch.labels,
+        INSTALLATION: installation,
+        ATTEMPT: str(launch.attempt),
+        OWNER: launch.owner,
+        DIRECTORY: str(launch.directory),
+        PORTS: ",".join(map(str, launch.ports)),
+        NETWORK: network,
+    }
+
+
+def create_body(
+    launch: Launch,
+    *,
+    installation: str,
+    options: EngineOptions,
+    dialect: Dialect,
+    identity: Sequence[Mount] = (),
+) -> dict[str, Any]:
+    """The container of `launch`; the image's entry point is not run, a job's command is all there is.
+
+    `identity` are account files mounted over the image's. :class:`LaunchError` without an image.
+    """
+    if not launch.image:
+        raise LaunchError(f"job {launch.attempt} names no image")
+    account = launch.account
+    network = network_mode(launch, installation, options.network)
+    return {
+        "Image": launch.image,
+        "Entrypoint": list(launch.command) or None,
+        "Cmd": [],
+        "Env": [f"{key}={value}" for key, value in {**dialect.env, **launch.env}.items()],
+        "User": f"{account.uid}:{account.gid}",
+        "WorkingDir": launch.cwd,
+        "Labels": labels(launch, installation, network),
+        "StopSignal": "SIGTERM",
+        **({"Healthcheck": {"Test": ["NONE"]}} if dialect.no_healthcheck else {}),
+        "HostConfig": {
+            "NetworkMode": network,
+            "Mounts": [bind(mount) for mount in (*identity, *launch.mounts, _job_directory(launch))],
+            "GroupAdd": [str(gid) for gid in account.groups if gid != account.gid],
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges:true"],
+            "Init": True,
+            "IpcMode": "private",
+            "PidsLimit": options.pids_limit,
+            "LogConfig": dict(dialect.log),
+            **_limits(launch),
+            **_gpus(launch.gpus, dialect),
+        },
+    }
+
+
+def bind(mount: Mount) -> dict[str, Any]:
+    """A mount as the API's type ``bind``, for which a missing source is an error and not a new directory."""
+    return {
+        "Type": "bind",
+        "Source": mount.source,
+        "Target": mount.target,
+        "ReadOnly": mount.read_only,
+        "BindOptions": {"Propagation": "rprivate"},
+    }
+
+
+def _job_directory(launch: Launch) -> Mount:
+    return Mount(str(launch.directory / "job"), JOB_DIRECTORY)
+
+
+def _limits(launch: Launch) -> dict[str, int]:
+    limits = {
+        "NanoCpus": round(launch.cpu * 1e9),
+        "Memory": launch.memory,
+        # equal to Memory: no swap on top
+        "MemorySwap": launch.memory,
+    }
+    if launch.shm_size is not None:
+        limits["ShmSize"] = launch.shm_size
+    return limits
+
+
+def _gpus(gpus: Sequence[Gpu], dialect: Dialect) -> dict[str, Any]:
+    nodes = [gpu.device for gpu in gpus if gpu.device]
+    driven = [gpu for gpu in gpus if not gpu.device]
+    devices = [_device(path) for path in nodes]
+    if driven and dialect.cdi:
+        return {"Devices": devices + [_device(f"nvidia.com/gpu={gpu.index}") for gpu in driven]}
+    if driven:
+        request = {"Driver": "nvidia", "DeviceIDs": [gpu.uuid for gpu in driven], "Capabilities": [["gpu"]]}
+        return {"Devices": devices, "DeviceRequests": [request]}
+    return {"Devices": devices} if devices else {}
+
+
+def _device(path: str) -> dict[str, str]:
+    return {"PathOnHost": path, "PathInContainer": path, "CgroupPermissions": "rw"}
+
+
+def check_paths(launch: Launch) -> None:
+    """:class:`LaunchError` for a mount or a working directory within a mount that is not there.
+
+    Engines and runtimes make what is missing, as root: in the user's home that would be a directory the
+    user cannot write. What may not be looked at is left to the engine, and so is what lies behind a link:
+    from here that may be a place outside the mount, of which the user must not even learn that it is there.
+    """
+    for mount in launch.mounts:
+        if not _exists(Path(mount.source)):
+            raise LaunchError(f"volume source {mount.source} does not exist on this node")
+    cwd = Path(launch.cwd)
+    holding = [mount for mount in launch.mounts if cwd.is_relative_to(mount.target)]
+    if holding:
+        mount = max(holding, key=lambda mount: len(mount.target))
+        if not _may_exist(Path(mount.source), cwd.relative_to(mount.target)):
+            raise LaunchError(f"working directory {launch.cwd} does not exist")
+
+
+def _may_exist(folder: Path, below: Path) -> bool:
+    try:
+        for part in below.parts:
+            folder /= part
+            if folder.is_symlink():
+                return True
+    except OSError:
+        return True
+    return _exists(folder)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return True

@@ -1,0 +1,1 @@
+"""How the service reaches its nodes: the port, and its form over Dask."""

@@ -1,0 +1,210 @@
+"""The contract of a launcher: what it takes to run one attempt of one job on one engine.
+
+A launcher is small and holds no truth of its own: the engine does. Whatever it is asked may be asked
+again after the process that asked was killed at any line, so every verb is safe to repeat. Policy (may
+this user, which node, which devices) has been decided before a :class:`Launch` is made.
+
+Third parties register a class in the entry-point group ``perijove.launchers``; its constructor takes a
+:class:`LauncherContext`. The conformance suite in ``tests/conformance`` is the test of this contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+from perijove.model import Account, Attempt, Capabilities, Endpoint, Gpu, Stats
+
+Stream = Literal["stdout", "stderr"]
+
+
+@dataclass(frozen=True, slots=True)
+class LauncherContext:
+    """What every launcher is made with."""
+
+    installation: str
+    """Unique name of this Perijove; in container names and labels, so that several can share an engine."""
+    directory: Path
+    """A directory of the launcher's own on this node, kept between runs of the agent; mode 0700."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """From the node's configuration, for example ``{"url": "unix:///run/podman/podman.sock"}``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A directory of the node seen by the job. `source` is resolved: no link is left in it."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One attempt, ready to be started: nothing is left to decide.
+
+    Memory and sizes are bytes, durations seconds. Directories named by `mounts` and `directory` exist.
+    """
+
+    attempt: Attempt
+    owner: str
+    command: tuple[str, ...]
+    account: Account
+    directory: Path
+    """The attempt's directory on this node. Its subfolder ``job`` belongs to the account and is what the
+    job sees as ``$PERIJOVE_JOB_DIR`` (mounted at :data:`JOB_DIRECTORY` in containers)."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str = "/"
+    image: str | None = None
+    mounts: tuple[Mount, ...] = ()
+    cpu: float = 1.0
+    memory: int = 1 << 30
+    shm_size: int | None = None
+    gpus: tuple[Gpu, ...] = ()
+    network: str | None = None
+    ports: tuple[int, ...] = ()
+    """TCP ports of the job that must be reachable from the service's host; see :meth:`Launcher.endpoint`."""
+    time_limit: float | None = None
+    """Enforced by the agent for launchers without the feature ``time_limit``."""
+    grace: float = 10.0
+    """Seconds between the polite signal and SIGKILL, at a stop and at the time limit."""
+    stdout: str | None = None
+    stderr: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+JOB_DIRECTORY = "/run/perijove"
+"""Where a container finds its job directory."""
+
+
+class Phase(StrEnum):
+    """What an engine says of an attempt."""
+
+    UNKNOWN = "unknown"
+    """The engine was reached and has nothing of that name."""
+    CREATED = "created"
+    """It exists and has not been started; `start` goes on with it."""
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+    EXITED = "exited"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One attempt as its engine sees it."""
+
+    phase: Phase
+    exit_code: int | None = None
+    """With EXITED: as a shell gives it, 128 + N after signal N; None when nobody can know it any more (the
+    machine was restarted, its supervisor killed), and then `message` says why."""
+    out_of_memory: bool = False
+    timed_out: bool = False
+    """The launcher itself ended it at its time limit."""
+    message: str = ""
+    started: float | None = None
+    ended: float | None = None
+    memory_peak: int = 0
+    cpu_seconds: float = 0.0
+
+
+class LaunchError(Exception):
+    """An attempt could not be started, and nothing of it is left on the engine."""
+
+    transient = False
+
+
+class ImageMissingError(LaunchError):
+    """The engine has no such image and may not or cannot pull it."""
+
+
+class EngineError(LaunchError):
+    """The engine does not answer, or not sensibly; the same call may succeed later.
+
+    Any verb may raise it. It never means that a job is gone.
+    """
+
+    transient = True
+
+
+class UnsupportedError(LaunchError):
+    """This launcher cannot do that; see its :class:`~perijove.model.Capabilities`."""
+
+
+@runtime_checkable
+class Launcher(Protocol):
+    """Runs attempts on one engine.
+
+    All verbs are coroutines and may be called concurrently, for different attempts and for the same.
+    Each raises :class:`EngineError` when the engine cannot be asked.
+    """
+
+    capabilities: Capabilities
+
+    async def open(self) -> None:
+        """Connect to the engine. :class:`EngineError` when it cannot be reached."""
+
+    async def close(self) -> None:
+        """Let go of the engine; what runs goes on."""
+
+    async def prepare(self, launch: Launch, say: Callable[[str], None]) -> None:
+        """Fetch what the start of `launch` needs and the node lacks (its image); nothing by default.
+
+        `say` takes a sentence for people on what is being done (``pulling image X``). Slow, idempotent,
+        and called before :meth:`start`, which never fetches. :class:`ImageMissingError` when it cannot.
+        """
+
+    async def start(self, launch: Launch) -> None:
+        """Make `launch` run and return once it does (it may have ended already).
+
+        Starting what exists adopts it: a second call does nothing, also when the first was cut short
+        anywhere. Any other failure raises :class:`LaunchError` and leaves nothing behind.
+        """
+
+    async def status(self, attempts: Collection[Attempt]) -> dict[Attempt, Status]:
+        """What the engine has of each, asked in as few calls as it allows."""
+
+    async def recover(self) -> list[Attempt]:
+        """Every attempt of this installation that the engine has, in whatever phase."""
+
+    def watch(self) -> AsyncIterator[Collection[Attempt]]:
+        """Attempts that may have changed since, for as long as it is read; a hint, never the truth.
+
+        It yields soon after an attempt ends; a lost engine ends the iteration with :class:`EngineError`.
+        """
+
+    async def stop(self, attempt: Attempt, *, grace: float) -> None:
+        """SIGTERM, after `grace` seconds SIGKILL, to everything the attempt runs; suspended or not.
+
+        Returns when it has ended. Stopping what has ended or is unknown does nothing.
+        """
+
+    async def suspend(self, attempt: Attempt) -> None:
+        """Freeze it. :class:`UnsupportedError` without the feature ``suspend``."""
+
+    async def resume(self, attempt: Attempt) -> None:
+        """Let it go on."""
+
+    async def logs(self, attempt: Attempt, stream: Stream, *, offset: int, limit: int) -> bytes:
+        """At most `limit` bytes of what it wrote, from byte `offset`; empty at the end.
+
+        An offset means the same byte for the life of the attempt, also after the agent was restarted.
+        Never waits. Works until :meth:`remove`.
+        """
+
+    async def exec(self, attempt: Attempt, command: Sequence[str]) -> tuple[int, bytes]:
+        """Run `command` beside it, as the same account; its exit code and output (both streams)."""
+
+    async def stats(self, attempt: Attempt) -> Stats:
+        """What it uses now; all zero when it does not run."""
+
+    async def endpoint(self, attempt: Attempt) -> Endpoint:
+        """Where the ports of its launch are reached from this host."""
+
+    async def images(self) -> list[str]:
+        """References of the images present; empty for launchers without containers."""
+
+    async def remove(self, attempt: Attempt) -> None:
+        """Remove all that is left of an ended attempt on the engine (not its `directory`); idempotent."""

@@ -1,0 +1,1 @@
+"""Jobs that only pretend: the in-memory launcher."""

@@ -1,0 +1,1 @@
+"""The node agent: from an order to an ended job."""

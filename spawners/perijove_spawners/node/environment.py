@@ -1,0 +1,90 @@
+"""What a job runs and finds in its environment: pure functions of its order."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+
+from perijove.model import Gpu
+from perijove_spawners.launcher import JOB_DIRECTORY
+from perijove_spawners.protocol import Order
+
+# The shell that a script without a first line `#!` gets is found inside the container.
+_SHELL = 'if command -v bash >/dev/null 2>&1; then exec bash "$0" "$@"; else exec sh "$0" "$@"; fi'
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def job_directory(containers: bool, host_path: str) -> str:
+    """Where the job sees its directory."""
+    return JOB_DIRECTORY if containers else host_path
+
+
+def command(order: Order, directory: str) -> tuple[str, ...]:
+    """The argument vector; a script runs through its interpreter, so that it need not be executable."""
+    if order.script is None:
+        return order.command
+    return (*_interpreter(order.script), f"{directory}/script", *order.args)
+
+
+def _interpreter(script: str) -> tuple[str, ...]:
+    first, _, _ = script.partition("\n")
+    if first.startswith("#!") and (words := first[2:].strip().split(None, 1)):
+        # As execve(2) has it: all that follows the interpreter is one argument.
+        return tuple(words)
+    return ("/bin/sh", "-c", _SHELL)
+
+
+def home(order: Order, containers: bool, directory: str) -> str:
+    """The job's HOME: the account's, or the job directory in a container that does not see that."""
+    path = order.account.home
+    if not containers or any(_covers(mount.target, path) for mount in order.mounts):
+        return path
+    return directory
+
+
+def cwd(order: Order, containers: bool, directory: str) -> str:
+    """The working directory."""
+    return order.cwd or home(order, containers, directory)
+
+
+def environment(order: Order, *, node: str, containers: bool, directory: str) -> dict[str, str]:
+    """All variables of the job: defaults, over them the spec's, over those what states a fact."""
+    account = order.account
+    defaults = {
+        "HOME": home(order, containers, directory),
+        "USER": account.name,
+        "LOGNAME": account.name,
+        "SHELL": "/bin/sh",
+        "OMP_NUM_THREADS": str(max(1, math.ceil(order.cpu))),
+    }
+    if not containers:
+        # `python` in a job is the one that has perijove.
+        defaults["PATH"] = f"{sys.prefix}/bin:{_DEFAULT_PATH}"
+        defaults["SHELL"] = "/bin/bash"
+        defaults["LANG"] = "C.UTF-8"
+    facts = {
+        "PERIJOVE_JOB_ID": str(order.attempt.job),
+        "PERIJOVE_ATTEMPT": str(order.attempt.number),
+        "PERIJOVE_JOB_DIR": directory,
+        "PERIJOVE_NODE": node,
+        "PERIJOVE_CPUS": f"{order.cpu:g}",
+        "PERIJOVE_MEMORY": str(order.memory),
+        **device_variables(order.gpus),
+    }
+    if containers and order.image:
+        facts["PERIJOVE_IMAGE"] = order.image
+    return {**defaults, **order.env, **facts}
+
+
+def device_variables(gpus: Sequence[Gpu]) -> Mapping[str, str]:
+    """The two variables that name exactly the devices allotted.
+
+    A real device goes by its UUID, which means the same in and out of a container; a stand-in by its index.
+    """
+    names = ",".join(g.uuid if g.uuid.startswith(("GPU-", "MIG-")) else str(g.index) for g in gpus)
+    return {"CUDA_VISIBLE_DEVICES": names, "NVIDIA_VISIBLE_DEVICES": names or "void"}
+
+
+def _covers(target: str, path: str) -> bool:
+    return path == target or path.startswith(target.rstrip("/") + "/")

@@ -1,0 +1,41 @@
+"""Logs of ended attempts, in the attempts' own folders."""
+
+from __future__ import annotations
+
+import os
+
+from perijove_spawners.launcher import Stream
+from perijove_spawners.node.attempts import Folder
+from perijove_spawners.node.engine import Engine, persist
+from perijove_spawners.node.jobfiles import READ_LIMIT
+
+STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
+
+
+async def keep_logs(engine: Engine, folder: Folder) -> None:
+    """Copy what an ended attempt wrote from its engine into its folder, unless it lies there already."""
+    for stream in STREAMS:
+        path = folder.path / stream
+        if path.exists():
+            continue
+        partial = folder.path / f".{stream}"
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            while data := await _piece(engine, folder, stream, file.tell()):
+                file.write(data)
+        partial.rename(path)
+
+
+async def _piece(engine: Engine, folder: Folder, stream: Stream, offset: int) -> bytes:
+    return await persist(
+        lambda: engine.launcher.logs(folder.attempt, stream, offset=offset, limit=READ_LIMIT),
+        f"{folder.attempt}: logs",
+    )
+
+
+def read_kept(folder: Folder, stream: Stream, offset: int, limit: int) -> bytes:
+    """At most `limit` bytes of a log in the attempt's own folder."""
+    try:
+        with (folder.path / stream).open("rb", buffering=0) as file:
+            return os.pread(file.fileno(), min(limit, READ_LIMIT), offset)
+    except FileNotFoundError:
+        return b""

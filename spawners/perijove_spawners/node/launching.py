@@ -1,0 +1,189 @@
+"""From an order to a running job: laid out, resolved, fetched, started."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from perijove.model import Endpoint
+from perijove_spawners.launcher import EngineError, Launch, LaunchError, Mount, Phase
+from perijove_spawners.node import environment, mounts
+from perijove_spawners.node.attempts import Started
+from perijove_spawners.node.engine import Engine, Pauses, persist
+from perijove_spawners.node.staging import JOB, stage
+from perijove_spawners.protocol import Order
+from perijove_spawners.store import Store
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 60.0
+"""Seconds after which a start is given up whose engine certainly never saw it."""
+
+
+MOUNT_PATIENCE = 20.0
+_MOUNTS = ThreadPoolExecutor(16, "mounts")
+
+
+class MountTimeoutError(LaunchError):
+    """A directory that the job needs lies on a file system that does not answer."""
+
+    transient = True
+
+
+class StoppedError(Exception):
+    """It was to be stopped before it was started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launching:
+    """One attempt on its way; :meth:`run` may be repeated by a later agent at any point."""
+
+    engine: Engine
+    order: Order
+    folder: Path
+    node: str
+    store: Store
+    stop_wanted: asyncio.Event
+    say: Callable[[str], None]
+    """Takes what is being done, for people."""
+
+    async def run(self) -> Started:
+        """Returns when it runs; :class:`LaunchError` or :class:`StoppedError` when nothing of it does."""
+        try:
+            launch = await self._lay_out()
+            await self._fetch(launch)
+            async with self.engine.starts:
+                await self._start(launch)
+        except (LaunchError, StoppedError):
+            raise
+        except Exception as error:
+            log.exception("%s: cannot be launched", self.order.attempt)
+            raise LaunchError(f"the node agent failed: {type(error).__name__}: {error}") from error
+        return await self.started()
+
+    async def started(self) -> Started:
+        """Note that it runs now, and where its ports are."""
+        return Started(time.time(), await self._endpoint() if self.order.ports else None)
+
+    async def _lay_out(self) -> Launch:
+        order = self.order
+        if order.inputs:
+            await asyncio.to_thread(stage, self.folder, order, self.store)
+        else:
+            stage(self.folder, order, self.store)
+        return self._make_launch(await self._find_mounts())
+
+    async def _find_mounts(self) -> tuple[Mount, ...]:
+        """Looks at directories that may lie on a dead file server: in a thread, and not for ever."""
+        if not self.order.mounts and not self.order.make_home:
+            return ()
+        try:
+            async with asyncio.timeout(MOUNT_PATIENCE):
+                return await asyncio.get_running_loop().run_in_executor(_MOUNTS, self._look_at_mounts)
+        except TimeoutError:
+            sources = ", ".join(mount.source for mount in self.order.mounts)
+            raise MountTimeoutError(
+                f"no answer from the file system within {MOUNT_PATIENCE:g} s: {sources}"
+            ) from None
+
+    def _look_at_mounts(self) -> tuple[Mount, ...]:
+        if self.order.make_home:
+            mounts.make_home(self.order.account, self.order.mounts)
+        return mounts.resolve(self.order.mounts, self.node, self.folder)
+
+    def _make_launch(self, found: tuple[Mount, ...]) -> Launch:
+        order, containers = self.order, self.engine.launcher.capabilities.containers
+        directory = environment.job_directory(containers, str(self.folder / JOB))
+        return Launch(
+            attempt=order.attempt,
+            owner=order.owner,
+            command=environment.command(order, directory),
+            account=order.account,
+            directory=self.folder,
+            env=environment.environment(order, node=self.node, containers=containers, directory=directory),
+            cwd=environment.cwd(order, containers, directory),
+            image=order.image,
+            mounts=found,
+            cpu=order.cpu,
+            memory=order.memory,
+            shm_size=order.shm_size,
+            gpus=order.gpus,
+            network=order.network,
+            ports=order.ports,
+            time_limit=order.time_limit,
+            grace=order.grace,
+            stdout=order.stdout,
+            stderr=order.stderr,
+            labels=order.labels,
+        )
+
+    async def _fetch(self, launch: Launch) -> None:
+        if not self.engine.launcher.capabilities.containers:
+            return
+        fetch = asyncio.ensure_future(
+            persist(
+                lambda: self.engine.launcher.prepare(launch, self.say),
+                f"{launch.attempt}: prepare",
+                patience=PATIENCE,
+            )
+        )
+        stop = asyncio.ensure_future(self.stop_wanted.wait())
+        try:
+            await asyncio.wait({fetch, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not fetch.done():
+                raise StoppedError
+            fetch.result()
+        finally:
+            fetch.cancel()
+            stop.cancel()
+
+    async def _start(self, launch: Launch) -> None:
+        """Start it, however often the engine fails; give up only when it certainly has nothing of it."""
+        give_up = time.monotonic() + PATIENCE
+        pauses = Pauses(self.stop_wanted)
+        nothing_there, ask = True, self.engine.troubled
+        while True:
+            try:
+                if ask:
+                    phase = await self._phase()
+                    if phase in {Phase.RUNNING, Phase.SUSPENDED, Phase.EXITED}:
+                        return
+                    nothing_there = phase is Phase.UNKNOWN
+                if nothing_there and self.stop_wanted.is_set():
+                    raise StoppedError
+                nothing_there, ask = False, True
+                await self.engine.launcher.start(launch)
+            except EngineError as error:
+                self.engine.troubled = True
+                log.warning("%s: start: %s", launch.attempt, error)
+                if nothing_there and self.stop_wanted.is_set():
+                    raise StoppedError from error
+                if nothing_there and time.monotonic() > give_up:
+                    raise
+                self.say(f"waiting for {self.engine.name}: {error}")
+            else:
+                self.engine.troubled = False
+                return
+            await pauses.pause()
+
+    async def _phase(self) -> Phase:
+        attempt = self.order.attempt
+        statuses = await self.engine.launcher.status([attempt])
+        self.engine.troubled = False
+        return statuses[attempt].phase if attempt in statuses else Phase.UNKNOWN
+
+    async def _endpoint(self) -> Endpoint | None:
+        attempt = self.order.attempt
+        try:
+            return await persist(
+                lambda: self.engine.launcher.endpoint(attempt), f"{attempt}: endpoint", until=self.stop_wanted
+            )
+        except LaunchError as error:
+            # It has ended already, or is about to be stopped.
+            log.warning("%s: no endpoint: %s", attempt, error)
+            return None

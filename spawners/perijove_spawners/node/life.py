@@ -1,0 +1,230 @@
+"""The life of one attempt on its node: laid out, started, waited for.
+
+Every step may be the last before the agent is killed; the next agent goes on from the record
+(:mod:`perijove_spawners.node.attempts`) and from what the engine says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from perijove.model import Attempt, Outcome, ReasonCode
+from perijove_spawners.launcher import LaunchError, Phase, Status
+from perijove_spawners.node.attempts import Folder, Started, Stop
+from perijove_spawners.node.engine import Engine, persist
+from perijove_spawners.node.jobfiles import READ_LIMIT, read_display, take_outputs
+from perijove_spawners.node.launching import Launching, StoppedError
+from perijove_spawners.node.outcomes import Ending, outcome_of, with_outputs
+from perijove_spawners.node.progress import ProgressReader
+from perijove_spawners.protocol import LogStream, Order, Report, ReportKind
+from perijove_spawners.store import Store
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What all attempts of a node share."""
+
+    name: str
+    store: Store
+    report: Callable[[Report], None]
+    spawn: Callable[[Coroutine[Any, Any, None]], None]
+    """Run something on the side for as long as the agent lives."""
+
+
+class Life:
+    """One attempt, until the service has recorded its end."""
+
+    def __init__(
+        self, host: Host, engine: Engine, folder: Folder, order: Order, stop: Stop | None = None
+    ) -> None:
+        self.host, self.engine, self.folder, self.order = host, engine, folder, order
+        self.attempt: Attempt = order.attempt
+        self.ended = asyncio.Event()
+        self.outcome: Outcome | None = None
+        self.started: Started | None = None
+        self._kind, self._kind_at = ReportKind.LAUNCHING, time.time()
+        self._stop = stop
+        self._stop_wanted = asyncio.Event()
+        self._timed_out = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._progress = ProgressReader(folder.path, order.account)
+        if stop:
+            self._stop_wanted.set()
+
+    # from the order to the end
+
+    async def run(self, phase: Phase = Phase.CREATED, started: Started | None = None) -> None:
+        """Bring it to its end from where it stands: CREATED, RUNNING or EXITED as in ``recovery``."""
+        future = self.engine.expect(self.attempt, self._phase_seen)
+        try:
+            if phase is Phase.CREATED:
+                await self._launch()
+            else:
+                self._begin(started or await self._launching().started())
+                self.engine.hint([self.attempt])
+            outcome = self._outcome(await future)
+        except StoppedError:
+            outcome = Outcome(
+                reason=ReasonCode.KILLED_BY_USER, message="stopped before it ran", ended=time.time()
+            )
+        except LaunchError as error:
+            outcome = _not_launched(str(error), transient=error.transient)
+        finally:
+            self.engine.dismiss(self.attempt)
+            if self._timer:
+                self._timer.cancel()
+        await self._end(outcome)
+
+    async def _launch(self) -> None:
+        self._report(ReportKind.LAUNCHING, message="staging" if self.order.inputs else "")
+        started = await self._launching().run()
+        self.folder.note_started(started)
+        self._begin(started)
+
+    def _launching(self) -> Launching:
+        return Launching(
+            engine=self.engine,
+            order=self.order,
+            folder=self.folder.path,
+            node=self.host.name,
+            store=self.host.store,
+            stop_wanted=self._stop_wanted,
+            say=self._say,
+        )
+
+    def _begin(self, started: Started) -> None:
+        self.started = started
+        self._report(ReportKind.STARTED, endpoint=started.endpoint, at=started.at)
+        self.engine.began(self.attempt)
+        if self.order.time_limit and "time_limit" not in self.engine.launcher.capabilities.features:
+            left = started.at + self.order.time_limit - time.time()
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, left), self._time_is_up)
+        if self._stop:
+            self._stop_now()
+
+    def _outcome(self, status: Status) -> Outcome:
+        started = self.started.at if self.started else None
+        ending = Ending(stop=self._stop, timed_out=self._timed_out, started=started, ended=time.time())
+        return outcome_of(status, self.order, ending)
+
+    async def _end(self, outcome: Outcome) -> None:
+        if self.order.outputs and self.started:
+            taken, missing = await asyncio.to_thread(
+                take_outputs, self.folder.path, self.order.account, self.order.outputs, self.host.store
+            )
+            outcome = with_outputs(outcome, taken, missing)
+        if self.started:
+            self.look_for_progress()
+        self.folder.note_outcome(outcome)
+        self.outcome = outcome
+        self._report(ReportKind.ENDED, outcome=outcome)
+        self.ended.set()
+
+    # what may be asked of it meanwhile
+
+    def stop(self, grace: float | None) -> None:
+        """Have it stopped, now or as soon as it runs."""
+        if self.ended.is_set():
+            return
+        self._stop = Stop(self._stop.at if self._stop else time.time(), grace)
+        self.folder.note_stop(self._stop)
+        self._stop_wanted.set()
+        if self.started:
+            self._stop_now()
+
+    async def suspend(self) -> None:
+        self._check_runs("suspended")
+        await self.engine.launcher.suspend(self.attempt)
+        self._phase_seen(Phase.SUSPENDED)
+
+    async def resume(self) -> None:
+        self._check_runs("resumed")
+        await self.engine.launcher.resume(self.attempt)
+        self._phase_seen(Phase.RUNNING)
+
+    async def read_log(self, stream: LogStream, offset: int, limit: int) -> bytes:
+        """At most `limit` bytes of a log from `offset`."""
+        if stream == "display":
+            return read_display(self.folder.path, self.order.account, offset, limit)
+        if not self.started:
+            return b""
+        return await self.engine.launcher.logs(
+            self.attempt, stream, offset=offset, limit=min(limit, READ_LIMIT)
+        )
+
+    def latest(self) -> Report:
+        """Where it stands."""
+        endpoint = self.started.endpoint if self.started and not self.outcome else None
+        return Report(
+            self.host.name, self.attempt, self._kind, self._kind_at, endpoint=endpoint, outcome=self.outcome
+        )
+
+    def look_for_progress(self) -> None:
+        """Report what the job says of its progress, if that is new."""
+        if news := self._progress.read():
+            fraction, text = news
+            self.host.report(
+                Report(
+                    self.host.name,
+                    self.attempt,
+                    ReportKind.PROGRESS,
+                    time.time(),
+                    message=text,
+                    progress=fraction,
+                )
+            )
+
+    def _check_runs(self, verb: str) -> None:
+        if not self.started or self.ended.is_set():
+            raise LaunchError(f"{self.attempt} does not run and cannot be {verb}")
+
+    def _stop_now(self) -> None:
+        assert self._stop
+        grace = self.order.grace if self._stop.grace is None else self._stop.grace
+        self.host.spawn(self._stop_on_engine(grace))
+
+    def _time_is_up(self) -> None:
+        self._timed_out = True
+        log.info("%s: time limit", self.attempt)
+        self.host.spawn(self._stop_on_engine(self.order.grace))
+
+    async def _stop_on_engine(self, grace: float) -> None:
+        try:
+            await persist(
+                lambda: self.engine.launcher.stop(self.attempt, grace=grace),
+                f"{self.attempt}: stop",
+                until=self.ended,
+            )
+        except LaunchError as error:
+            log.warning("%s: stop: %s", self.attempt, error)
+        self.engine.hint([self.attempt])
+
+    def _phase_seen(self, phase: Phase) -> None:
+        if phase is Phase.SUSPENDED and self._kind is ReportKind.STARTED:
+            self._report(ReportKind.SUSPENDED)
+        elif phase is Phase.RUNNING and self._kind is ReportKind.SUSPENDED:
+            self._report(ReportKind.RESUMED)
+            self._kind = ReportKind.STARTED
+
+    def _say(self, message: str) -> None:
+        self.host.report(
+            Report(self.host.name, self.attempt, ReportKind.LAUNCHING, time.time(), message=message)
+        )
+
+    def _report(self, kind: ReportKind, *, at: float | None = None, message: str = "", **news: Any) -> None:
+        self._kind, self._kind_at = kind, at or time.time()
+        outcome: Outcome | None = news.get("outcome")
+        level = logging.DEBUG if kind is ReportKind.LAUNCHING else logging.INFO
+        log.log(level, "%s: %s%s", self.attempt, kind, f" {outcome.state}" if outcome else "")
+        self.host.report(Report(self.host.name, self.attempt, kind, self._kind_at, message=message, **news))
+
+
+def _not_launched(message: str, *, transient: bool) -> Outcome:
+    return Outcome(reason=ReasonCode.LAUNCH_FAILED, message=message, ended=time.time(), transient=transient)

@@ -1,0 +1,1 @@
+"""Jobs as plain processes, under a supervisor that outlives the agent."""

@@ -1,0 +1,191 @@
+"""What service and nodes say to each other through Dask.
+
+Service to node: :class:`Order` (in a task, pinned to the node), and calls of :class:`NodeCalls` by name.
+Node to service: announcements and :class:`Report` on two Dask event topics. Every report of an end is
+repeated until the service calls ``forget``; so a lost message delays the truth and never changes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+from perijove.model import Account, Attempt, Endpoint, Gpu, Node, Outcome, ReasonCode, Stats
+from perijove_spawners.launcher import Mount
+
+NODES_TOPIC = "perijove-nodes"
+"""Events: a :class:`~perijove.model.Node` as a dict, when a node joins and every HEARTBEAT seconds."""
+REPORTS_TOPIC = "perijove-reports"
+"""Events: a list of reports as dicts (see :meth:`Report.to_wire`)."""
+HEARTBEAT = 5.0
+"""Seconds between two announcements; a node silent for three of them is DOWN."""
+
+LogStream = Literal["stdout", "stderr", "display"]
+"""``display`` is the file ``display.jsonl`` that the job itself writes; see docs/architecture.md."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Start this attempt: all that the node needs, nothing left to decide but paths on the node.
+
+    `incarnation` is that of the agent the service decided for. An agent of another incarnation that has
+    no record of the attempt must not start it (the task may be Dask's repetition of one that ran before
+    the node was lost): it answers with an outcome NODE_LOST.
+    """
+
+    attempt: Attempt
+    incarnation: str
+    launcher: str
+    owner: str
+    account: Account
+    title: str
+    command: tuple[str, ...] = ()
+    script: str | None = None
+    """Staged as ``script`` in the job directory and run instead of `command`, with `args`."""
+    args: tuple[str, ...] = ()
+    image: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str | None = None
+    """None means the account's home."""
+    mounts: tuple[Mount, ...] = ()
+    """Sources as configured; the node resolves and checks them."""
+    make_home: bool = False
+    """Create the account's home (owner, mode 0700) when it is missing: only for homes the site manages."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+    cpu: float = 1.0
+    memory: int = 1 << 30
+    shm_size: int | None = None
+    gpus: tuple[Gpu, ...] = ()
+    network: str | None = None
+    ports: tuple[int, ...] = ()
+    time_limit: float | None = None
+    grace: float = 10.0
+    stdout: str | None = None
+    stderr: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+class ReportKind(StrEnum):
+    """What a node says of an attempt."""
+
+    LAUNCHING = "launching"  # message: what it is doing (staging, pulling an image)
+    STARTED = "started"  # endpoint
+    SUSPENDED = "suspended"
+    RESUMED = "resumed"
+    PROGRESS = "progress"  # progress, message
+    ENDED = "ended"  # outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One thing that happened to one attempt on a node."""
+
+    node: str
+    attempt: Attempt
+    kind: ReportKind
+    at: float
+    message: str = ""
+    progress: float | None = None
+    endpoint: Endpoint | None = None
+    outcome: Outcome | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        """Plain types only, for msgpack."""
+        wire: dict[str, Any] = {
+            "node": self.node,
+            "attempt": str(self.attempt),
+            "kind": self.kind.value,
+            "at": self.at,
+        }
+        if self.message:
+            wire["message"] = self.message
+        if self.progress is not None:
+            wire["progress"] = self.progress
+        if self.endpoint is not None:
+            wire["endpoint"] = self.endpoint.model_dump(mode="json")
+        if self.outcome is not None:
+            reason = self.outcome.reason
+            wire["outcome"] = {**asdict(self.outcome), "reason": reason.value if reason else None}
+        return wire
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> Report:
+        """The inverse of :meth:`to_wire`."""
+        outcome = None
+        if raw := wire.get("outcome"):
+            reason = raw.get("reason")
+            outcome = Outcome(**{**raw, "reason": ReasonCode(reason) if reason else None})
+        return cls(
+            node=wire["node"],
+            attempt=Attempt.parse(wire["attempt"]),
+            kind=ReportKind(wire["kind"]),
+            at=wire["at"],
+            message=wire.get("message", ""),
+            progress=wire.get("progress"),
+            endpoint=Endpoint.model_validate(wire["endpoint"]) if wire.get("endpoint") else None,
+            outcome=outcome,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LogChunk:
+    """A piece of a log; the next piece begins at ``offset + len(data)``."""
+
+    data: bytes
+    offset: int
+    end: bool
+    """Nothing will follow: the attempt has ended and this reaches the end."""
+
+
+class NodeCalls(Protocol):
+    """What a node agent answers. Unknown attempts are answered, never an error, unless said."""
+
+    async def describe(self) -> Node:
+        """The announcement, fresh."""
+
+    async def start(self, orders: Sequence[Order]) -> None:
+        """Take orders; returns when each has ended. Progress and ends come as reports.
+
+        Idempotent: an attempt the agent has a record of is not started again.
+        """
+
+    async def known(self, attempts: Sequence[Attempt] | None = None) -> list[Report]:
+        """For each (by default all) attempts the agent has a record of, the latest STARTED, SUSPENDED or
+        ENDED report (LAUNCHING before that). An attempt missing from the answer is unknown here.
+        """
+
+    async def stop(self, attempts: Sequence[Attempt], grace: float | None = None) -> None:
+        """Have them stopped; returns at once, the ENDED reports (KILLED_BY_USER) follow.
+
+        An attempt without a record is reported ENDED as KILLED_BY_USER too, and will not be started by an
+        order that arrives later.
+        """
+
+    async def suspend(self, attempt: Attempt) -> None:
+        """Raises LaunchError when it cannot."""
+
+    async def resume(self, attempt: Attempt) -> None:
+        """Raises LaunchError when it cannot."""
+
+    async def logs(
+        self, attempt: Attempt, stream: LogStream, offset: int, limit: int, wait: float = 0.0
+    ) -> LogChunk | None:
+        """A piece of the log, waiting up to `wait` seconds for the first byte past `offset`.
+
+        Available until ``purge``; None when the node has no log of it.
+        """
+
+    async def stats(self, attempt: Attempt) -> Stats:
+        """What it uses now."""
+
+    async def exec(self, attempt: Attempt, command: Sequence[str]) -> tuple[int, bytes]:
+        """Run a command beside the job, as its account."""
+
+    async def forget(self, attempts: Sequence[Attempt]) -> None:
+        """The service has recorded the end durably: no more reports of it. Its log stays."""
+
+    async def purge(self, attempts: Sequence[Attempt]) -> None:
+        """Remove log and directory of ended attempts."""
