@@ -1,0 +1,70 @@
+"""Errors as problem documents (RFC 9457); nothing that is not meant for the caller leaves the service."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from perijove.model import (
+    FieldError,
+    InvalidSpecError,
+    NotFoundError,
+    OperatorError,
+    PerijoveError,
+    UnavailableError,
+    UserError,
+)
+
+log = logging.getLogger(__name__)
+
+
+def install(app: FastAPI) -> None:
+    """Make `app` answer every error as a problem document."""
+
+    async def perijove(_request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, PerijoveError)
+        return _answer(error)
+
+    async def invalid(_request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        found = [
+            FieldError(".".join(str(part) for part in e["loc"][1:]), str(e["input"])[:80], e["msg"])
+            for e in error.errors()
+        ]
+        return _answer(InvalidSpecError(errors=found))
+
+    async def http(_request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        known: PerijoveError = (
+            NotFoundError("there is nothing here") if error.status_code == 404 else UserError(error.detail)
+        )
+        return _answer(known, status=error.status_code)
+
+    async def system(request: Request, error: Exception) -> JSONResponse:
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return _answer(UnavailableError("the disk of the service is full; ask its administrator"))
+        return await unforeseen(request, error)
+
+    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
+        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return _answer(OperatorError("the service failed at this request; its log says why"))
+
+    app.add_exception_handler(PerijoveError, perijove)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(OSError, system)
+    app.add_exception_handler(Exception, unforeseen)
+
+
+def _answer(error: PerijoveError, *, status: int | None = None) -> JSONResponse:
+    body: dict[str, Any] = error.problem()
+    if status is not None:
+        body["status"] = status
+    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
+    return JSONResponse(body, status or error.status, headers, media_type="application/problem+json")

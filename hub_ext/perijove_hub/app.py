@@ -1,0 +1,137 @@
+"""The service put together: settings in, a FastAPI application out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import getpass
+import json
+import logging
+import os
+import resource
+import socket
+from collections.abc import AsyncIterator
+from functools import partial
+from importlib.metadata import version
+
+import uvicorn
+from fastapi import FastAPI
+
+from perijove.model import OperatorError
+from perijove_hub.accounts import resolve
+from perijove_hub.api import events, files, jobs, logs, problems, site
+from perijove_hub.identity import HubUsers, Identities, SingleUser
+from perijove_hub.jobs.controller import Controller
+from perijove_hub.pages import queue, session
+from perijove_hub.pages.session import Sessions
+from perijove_hub.private_files import kept_secret
+from perijove_hub.settings import Settings
+from perijove_hub.store.database import Database
+from perijove_spawners.fabric.dask_fabric import DaskFabric
+from perijove_spawners.fabric.port import Fabric
+from perijove_spawners.fabric.tls import ensure_tls
+from perijove_spawners.store import Store
+
+log = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings, *, fabric: Fabric, identities: Identities) -> FastAPI:
+    """The application; `fabric` and `identities` are given so that tests can bring their own."""
+    database = Database.at(settings.database)
+    controller = Controller(settings, database, fabric, partial(resolve, settings=settings))
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(database.migrate)
+        await controller.open()
+        try:
+            yield
+        finally:
+            await controller.close()
+            database.close()
+
+    app = FastAPI(
+        title="Perijove",
+        version=version("perijove"),
+        summary="One queue for notebooks, jobs and workflows",
+        lifespan=lifespan,
+        openapi_url=f"{settings.prefix}/api/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        separate_input_output_schemas=False,
+    )
+    app.state.settings, app.state.controller = settings, controller
+    app.state.identities, app.state.store = identities, Store(settings.store)
+    app.state.sessions = Sessions(
+        kept_secret(settings.state / "cookie-key"), settings.prefix, getattr(identities, "auth", None)
+    )
+    problems.install(app)
+    for page in (session.router, queue.router):
+        app.include_router(page, prefix=settings.prefix)
+    for part in (jobs.router, logs.router, files.router, events.router, site.router, site.public):
+        app.include_router(part, prefix=f"{settings.prefix}/api/v1")
+    return app
+
+
+def identities_of(settings: Settings) -> Identities:
+    """Who may ask: the hub's users, or the user who runs the service alone."""
+    if settings.mode == "hub":
+        from jupyterhub.services.auth import HubOAuth
+
+        return HubUsers(HubOAuth(cache_max_age=30), settings.admins)
+    try:
+        endpoint = json.loads((settings.state / "endpoint.json").read_text())
+        return SingleUser(getpass.getuser(), str(endpoint["token"]))
+    except (OSError, ValueError, KeyError) as error:
+        raise OperatorError(f"no token in {settings.state / 'endpoint.json'}: {error}") from error
+
+
+def listen(addresses: list[str]) -> list[socket.socket]:
+    """Sockets bound to ``host:port`` each. :class:`OperatorError` names one that cannot be had."""
+    sockets = []
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((host.strip("[]"), int(port)))
+        except (OSError, ValueError) as error:
+            raise OperatorError(f"listen: cannot listen on {address}: {error}") from error
+        sockets.append(bound)
+    return sockets
+
+
+def allow_connections(most: int = 65_536) -> None:
+    """Have as many open files as this process may: each who listens to events is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def serve(settings: Settings) -> None:
+    """Run the service until SIGTERM or SIGINT."""
+    allow_connections()
+    # The database holds the environments of jobs, tokens of notebook servers among them.
+    os.umask(0o077)
+    settings.state.mkdir(parents=True, exist_ok=True, mode=0o711)
+    fabric = DaskFabric(settings.scheduler, security=ensure_tls(settings.tls))
+    app = create_app(settings, fabric=fabric, identities=identities_of(settings))
+    # Whoever watches over the service starts it again, from what is durable.
+    app.state.controller.died = partial(os._exit, 1)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        timeout_graceful_shutdown=2,
+        server_header=False,
+    )
+    # Jobs live long and make no cycles: looking at all of them again and again for garbage took a third of
+    # the time with 100,000 pending.
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    uvicorn.Server(config).run(sockets=listen(settings.listen))

@@ -1,0 +1,111 @@
+"""(job, site) -> the order for its node: nothing is left to decide but paths on the node."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from perijove.model import Job, JobSpec
+from perijove_hub.accounts import Identity
+from perijove_hub.admission import expand
+from perijove_hub.jobs.arrays import variables
+from perijove_hub.jobs.lifecycle import attempt_of
+from perijove_hub.settings import Settings
+from perijove_spawners.launcher import Mount
+from perijove_spawners.protocol import Order
+
+RUNNER = ("python", "-m", "perijove.runner")
+"""Runs notebooks and functions inside the job."""
+
+
+def order_of(
+    job: Job, identity: Identity, settings: Settings, *, incarnation: str, containers: bool
+) -> Order:
+    """The order for the job's current attempt, for an agent of `incarnation`.
+
+    `containers`: whether the job's launcher mounts volumes; plain processes see the node's own paths.
+    """
+    spec = job.spec
+    if not containers:
+        identity = as_process(identity)
+    account = identity.account
+    assert job.launcher is not None
+    return Order(
+        attempt=attempt_of(job),
+        incarnation=incarnation,
+        launcher=job.launcher,
+        owner=job.owner,
+        account=account,
+        title=job.name,
+        command=command_of(spec),
+        script=spec.script,
+        args=tuple(spec.args),
+        image=spec.image,
+        env={**variables(job), **_parameters(spec), **spec.env},
+        cwd=spec.cwd,
+        mounts=mounts_of(spec, identity, settings),
+        make_home=identity.managed,
+        inputs=inputs_of(spec),
+        outputs=outputs_of(spec),
+        cpu=spec.cpu,
+        memory=spec.memory,
+        shm_size=spec.shm_size,
+        gpus=tuple(job.gpus),
+        network=spec.network,
+        ports=tuple(spec.ports),
+        time_limit=spec.time_limit,
+        grace=settings.grace,
+        stdout=spec.stdout,
+        stderr=spec.stderr,
+        labels=dict(spec.labels),
+    )
+
+
+def as_process(identity: Identity) -> Identity:
+    """The identity of a plain process, which finds its home where the node has it."""
+    return replace(identity, account=replace(identity.account, home=identity.home_source))
+
+
+def _parameters(spec: JobSpec) -> dict[str, str]:
+    """A notebook's parameters; in a variable, since everybody on the node can read a command line."""
+    return {"PERIJOVE_PARAMETERS": json.dumps(dict(spec.parameters))} if spec.parameters else {}
+
+
+def command_of(spec: JobSpec) -> tuple[str, ...]:
+    """Program and arguments; empty for a script, which the node stages."""
+    if spec.command is not None:
+        return tuple(spec.command)
+    if spec.notebook is not None:
+        kept = ("--output", spec.output_notebook) if spec.output_notebook else ()
+        return (*RUNNER, "notebook", spec.notebook, *kept)
+    if spec.function is not None:
+        return (*RUNNER, "function")
+    return ()
+
+
+def inputs_of(spec: JobSpec) -> dict[str, str]:
+    """Files to be staged."""
+    return {**spec.inputs, **({"function.pkl": spec.function} if spec.function else {})}
+
+
+def outputs_of(spec: JobSpec) -> tuple[str, ...]:
+    """Files to be kept."""
+    made: tuple[str, ...] = ()
+    if spec.function:
+        made = ("result.pkl",)
+    elif spec.notebook and not spec.output_notebook:
+        made = ("notebook.ipynb",)
+    return tuple(dict.fromkeys((*spec.outputs, *made)))
+
+
+def mounts_of(spec: JobSpec, identity: Identity, settings: Settings) -> tuple[Mount, ...]:
+    """The volumes asked for; a volume's mode can be lowered by the request and never raised."""
+    mounts = []
+    for request in spec.volumes:
+        if request.name == "home":
+            mounts.append(Mount(identity.home_source, identity.account.home, request.read_only))
+            continue
+        volume = settings.volumes[request.name]
+        source, target = expand(volume.source, identity), expand(volume.target, identity)
+        mounts.append(Mount(source, target, request.read_only or volume.read_only))
+    return tuple(mounts)

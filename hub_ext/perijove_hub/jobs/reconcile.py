@@ -1,0 +1,79 @@
+"""What the database says runs on a node, and what the node says: the differences, as acts.
+
+Safe to repeat at any time. Silence is never read as an end: only a node that answered and does
+not know an attempt it was seen running makes that attempt lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+from perijove.model import Attempt, Job, Outcome, ReasonCode, State
+from perijove_hub.jobs.lifecycle import Ended, Event, Launching, Resumed, Started, Suspended, attempt_of
+from perijove_spawners.protocol import Report, ReportKind
+
+
+@dataclass(slots=True)
+class Differences:
+    """What to do about one node."""
+
+    events: list[tuple[int, Event]] = field(default_factory=list)
+    resend: list[int] = field(default_factory=list)
+    """Jobs whose order the node has no record of: it may have been lost on the way."""
+    stop: list[Attempt] = field(default_factory=list)
+    """Attempts that should not, or no longer, run."""
+    forget: list[Attempt] = field(default_factory=list)
+    """Ends that the database holds already, or that no job of it claims."""
+
+
+def compare(
+    wanted: Iterable[Job], seen: Mapping[Attempt, Report], node: str, ours: AbstractSet[Attempt]
+) -> Differences:
+    """The differences between the jobs `wanted` on `node` and what it has `seen`.
+
+    `wanted` are jobs that were there when the node was asked and are in the same state still; `ours` all
+    attempts that the database has on the node by now, also those sent since.
+    """
+    found = Differences()
+    for job in wanted:
+        attempt = attempt_of(job)
+        report = seen.get(attempt)
+        if report is None:
+            _unknown(job, node, found)
+            continue
+        found.events += [(job.id, event) for event in events_of(report)]
+        if job.kill_requested and report.kind is not ReportKind.ENDED:
+            found.stop.append(attempt)
+    for attempt, report in seen.items():
+        if attempt not in ours:
+            (found.forget if report.kind is ReportKind.ENDED else found.stop).append(attempt)
+    return found
+
+
+def _unknown(job: Job, node: str, found: Differences) -> None:
+    if job.state is not State.STARTING:
+        message = f"node {node} knows nothing of it any more"
+        found.events.append((job.id, Ended(Outcome(reason=ReasonCode.NODE_LOST, message=message))))
+    elif job.kill_requested:
+        found.stop.append(attempt_of(job))
+    else:
+        found.resend.append(job.id)
+
+
+def events_of(report: Report) -> list[Event]:
+    """What a report means for the job, whichever reports before it were lost."""
+    match report.kind:
+        case ReportKind.LAUNCHING:
+            return [Launching(report.message)]
+        case ReportKind.STARTED:
+            return [Started(report.at, report.endpoint), Resumed()]
+        case ReportKind.SUSPENDED:
+            return [Started(report.at, report.endpoint), Suspended()]
+        case ReportKind.RESUMED:
+            return [Resumed()]
+        case ReportKind.ENDED if report.outcome is not None:
+            return [Ended(report.outcome)]
+        case _:
+            return []

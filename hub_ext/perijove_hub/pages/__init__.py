@@ -1,0 +1,1 @@
+"""The pages for people: for now one, the queue."""

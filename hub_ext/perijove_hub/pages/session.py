@@ -1,0 +1,83 @@
+"""Browsers log in through the hub (OAuth 2, authorization code) and carry a signed cookie.
+
+The cookie serves pages only, which change nothing; the REST interface takes tokens alone, so a page of
+another site has nothing to forge.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Request
+from fastapi.responses import RedirectResponse
+from itsdangerous import BadSignature, URLSafeTimedSerializer
+
+from perijove.model import ForbiddenError, UnauthorizedError
+from perijove_hub.identity import Caller, Identities
+
+router = APIRouter(include_in_schema=False)
+COOKIE, STATE_COOKIE = "perijove-session", "perijove-login"
+DAY = 86400
+LOGIN = 600
+"""Seconds within which a login must be finished."""
+
+
+class Sessions:
+    """Cookies signed with `key`; `auth` is the hub's HubOAuth, None where there is no hub."""
+
+    def __init__(self, key: str, prefix: str, auth: Any = None) -> None:
+        self.auth, self.path = auth, f"{prefix}/"
+        self._cookie = URLSafeTimedSerializer(key, salt="session")
+        self._state = URLSafeTimedSerializer(key, salt="login")
+
+    async def caller(self, request: Request) -> Caller | None:
+        """Whoever the cookie says; None when it says nothing that still holds."""
+        identities: Identities = request.app.state.identities
+        try:
+            token = self._cookie.loads(request.cookies.get(COOKIE, ""), max_age=DAY)
+            return await identities.caller(token)
+        except (BadSignature, UnauthorizedError):
+            return None
+
+    def login(self) -> RedirectResponse:
+        """Off to the hub. The state is bound to this browser by a cookie of its own."""
+        nonce = secrets.token_urlsafe(16)
+        query = {
+            "client_id": self.auth.oauth_client_id,
+            "redirect_uri": self.auth.oauth_redirect_uri,
+            "response_type": "code",
+            "state": self._state.dumps(nonce),
+        }
+        answer = RedirectResponse(f"{self.auth.oauth_authorization_url}?{urlencode(query)}", 302)
+        answer.set_cookie(STATE_COOKIE, nonce, LOGIN, path=self.path, httponly=True, samesite="lax")
+        return answer
+
+    def begin(self, token: str) -> RedirectResponse:
+        """A session for the owner of `token`."""
+        answer = RedirectResponse(self.path, 302)
+        answer.set_cookie(
+            COOKIE, str(self._cookie.dumps(token)), DAY, path=self.path, httponly=True, samesite="lax"
+        )
+        answer.delete_cookie(STATE_COOKIE, path=self.path)
+        return answer
+
+    def check_state(self, request: Request, state: str) -> None:
+        """Raise :class:`ForbiddenError` unless this browser began the login that `state` belongs to."""
+        try:
+            nonce = self._state.loads(state, max_age=LOGIN)
+        except BadSignature:
+            raise ForbiddenError("this login was not begun here, or too long ago; start again") from None
+        if not secrets.compare_digest(str(nonce), request.cookies.get(STATE_COOKIE, "")):
+            raise ForbiddenError("this login was begun in another browser; start again")
+
+
+@router.get("/oauth_callback")
+async def callback(request: Request, code: str, state: str) -> RedirectResponse:
+    """The hub sends the browser back with a code."""
+    sessions: Sessions = request.app.state.sessions
+    if sessions.auth is None:
+        raise ForbiddenError("there is no hub to log in with")
+    sessions.check_state(request, state)
+    return sessions.begin(await sessions.auth.token_for_code(code, sync=False))

@@ -1,0 +1,160 @@
+"""The operator's settings, from ``PERIJOVE_*`` variables and ``DIR/perijove.yaml`` (variables win)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+from perijove.model import parse_duration, parse_size
+
+NOTEBOOK_IMAGE = "perijove-notebook:latest"
+
+
+def default_state() -> Path:
+    """Where all state lies unless said otherwise: of the system for root, else under the home."""
+    given = os.environ.get("PERIJOVE_STATE")
+    return Path(given) if given else usual_state()
+
+
+def usual_state() -> Path:
+    """Where it lies when nothing is said."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/perijove")
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(base) / "perijove"
+
+
+class VolumeSetting(BaseModel):
+    """A directory of the nodes that jobs may ask for by name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str
+    """Path on the node; ``{user}`` and ``{home}`` are replaced."""
+    target: str
+    """Path in the job; likewise. Plain processes see the source instead."""
+    read_only: bool = False
+    users: list[str] = ["*"]
+    """Names or patterns of who may ask for it."""
+
+
+class ManagedAccount(BaseModel):
+    """A user without a system account, whose home Perijove keeps under ``DIR/homes``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    uid: Annotated[int, Field(ge=1000)]
+    gid: Annotated[int, Field(ge=1000)]
+
+
+class Settings(BaseSettings):
+    """All that an operator may set. Every field is also a variable: ``PERIJOVE_DEFAULT_IMAGE`` and so on."""
+
+    model_config = SettingsConfigDict(env_prefix="PERIJOVE_", extra="forbid", env_nested_delimiter="__")
+
+    state: Path = Field(default_factory=default_state)
+    """The directory of all state."""
+    mode: Literal["hub", "single"] = "single"
+    """``hub``: users are JupyterHub's. ``single``: the user who runs the service is the only one."""
+    prefix: str = ""
+    """URL path before ``/api/v1``; behind a hub ``/services/perijove``."""
+    listen: Annotated[list[str], NoDecode] = ["127.0.0.1:8008"]
+    """``host:port`` to listen on; as a variable, separated by commas."""
+    scheduler: str = ""
+    """Address of the Dask scheduler, for example ``tls://127.0.0.1:8786``."""
+
+    default_image: str = NOTEBOOK_IMAGE
+    """Image of jobs that name none, where the launcher runs containers."""
+    images: list[str] = []
+    """Patterns of images users may ask for. Empty: in mode ``single`` any, else the default image's
+    repository."""
+    default_launcher: str | None = None
+    """Launcher of jobs that name none; by default the first that a node offers."""
+    networks: list[str] = []
+    """Networks that users may ask for: ``none``, ``bridge``, ``user``, ``host``. Empty: in mode ``single``
+    any, else all but ``host``, from where a container reaches what listens on the node for itself alone."""
+    volumes: dict[str, VolumeSetting] = {}
+    """Volumes beside ``home``."""
+    accounts: dict[str, ManagedAccount] = {}
+    """Users without a system account."""
+    admins: list[str] = []
+    """Users who may see and end everybody's jobs, beside JupyterHub's administrators."""
+
+    max_time: float | None = None
+    """Longest time limit, and that of jobs that name none; none by default."""
+    grace: float = 10.0
+    """Between the polite signal and SIGKILL when a job is stopped, seconds."""
+    max_pending: int = 1_000_000
+    """Jobs that may wait at once, over all users."""
+    max_body: int = 8 << 20
+    """Largest request but for uploads."""
+    max_upload: int = 4 << 30
+    """Largest uploaded input."""
+    reconcile_every: float = 30.0
+    """Seconds between two comparisons of the database with what the nodes run."""
+
+    @field_validator("listen", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("max_body", "max_upload", mode="before")
+    @classmethod
+    def _size(cls, value: Any) -> int:
+        return parse_size(value)
+
+    @field_validator("max_time", "grace", "reconcile_every", mode="before")
+    @classmethod
+    def _duration(cls, value: Any) -> float | None:
+        return None if value is None else parse_duration(value)
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.state / "perijove.db"
+
+    @property
+    def store(self) -> str:
+        """URL of the content-addressed store."""
+        return f"file://{(self.state / 'store').absolute()}"
+
+    @property
+    def tls(self) -> Path:
+        """Directory of the key and certificate of the Dask links."""
+        return self.state / "tls"
+
+    @property
+    def allowed_images(self) -> list[str]:
+        """Patterns in force."""
+        if self.images:
+            return [*self.images, self.default_image]
+        return ["*"] if self.mode == "single" else [f"{self.default_image.partition(':')[0]}:*"]
+
+    @property
+    def allowed_networks(self) -> list[str]:
+        """Those in force for containers."""
+        return self.networks or ["none", "bridge", "user", *(["host"] if self.mode == "single" else [])]
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then variables, then the file in the state directory."""
+        given = init_settings().get("state") or default_state()
+        yaml = YamlConfigSettingsSource(settings_cls, yaml_file=Path(given) / "perijove.yaml")
+        return init_settings, env_settings, yaml
