@@ -1,0 +1,226 @@
+"""The real service application over simulated nodes: everything but engines and Dask."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from waiting import becomes
+
+from perijove.model import (
+    Attempt,
+    Capabilities,
+    Gpu,
+    Job,
+    Node,
+    Outcome,
+    ReasonCode,
+    Stats,
+    UnauthorizedError,
+)
+from perijove_hub.app import create_app
+from perijove_hub.identity import Caller, SingleUser
+from perijove_hub.jobs.controller import Controller
+from perijove_hub.settings import Settings
+from perijove_spawners.fabric.port import DirectFabric
+from perijove_spawners.protocol import LogChunk, LogStream, Order, Report, ReportKind
+
+TOKEN = "token-of-the-test"
+
+
+def node(name: str = "n1", **changes: Any) -> Node:
+    """A node with 4 cores, 8 GiB and 2 GPUs."""
+    gpus = [Gpu(index=i, uuid=f"{name}-gpu{i}", model="NVIDIA A100", memory=40 << 30) for i in range(2)]
+    launchers = [
+        Capabilities(name="process", features=frozenset({"cpu", "gpus", "memory", "suspend"})),
+        Capabilities(
+            name="docker",
+            containers=True,
+            features=frozenset({"cpu", "gpus", "memory", "ports", "shm_size", "suspend"}),
+            networks=frozenset({"none", "bridge", "host"}),
+        ),
+    ]
+    fields = {"name": name, "cpus": 4.0, "memory": 8 << 30, "gpus": gpus, "launchers": launchers}
+    return Node.model_validate({"incarnation": "1", **fields, **changes})
+
+
+def _unheard(_reports: list[Report]) -> None:
+    pass
+
+
+@dataclass
+class SimulatedNode:
+    """A node agent without an engine: a job runs until the test (or `stop`) ends it."""
+
+    described: Node = field(default_factory=node)
+    orders: dict[Attempt, Order] = field(default_factory=dict)
+    ended: dict[Attempt, Outcome] = field(default_factory=dict)
+    received: list[Attempt] = field(default_factory=list)
+    forgotten: list[Attempt] = field(default_factory=list)
+    stopped: list[Attempt] = field(default_factory=list)
+    on_report: Any = field(init=False, default=_unheard)
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        self.name = self.described.name
+
+    def restart(self) -> SimulatedNode:
+        """The agent's next incarnation, with what its disk held."""
+        again = replace(self, described=self.described.model_copy(update={"incarnation": "2"}))
+        again.on_report = _unheard
+        return again
+
+    def finish(self, attempt: Attempt, exit_code: int = 0, **changes: Any) -> None:
+        """The job's program ends."""
+        reason = None if exit_code == 0 else ReasonCode.NON_ZERO_EXIT
+        outcome = Outcome(
+            **{"exit_code": exit_code, "reason": reason, "started": 1.0, "ended": 2.0, **changes}
+        )
+        self.ended[attempt] = outcome
+        self.say(attempt, ReportKind.ENDED, outcome=outcome)
+
+    def say(self, attempt: Attempt, kind: ReportKind, **more: Any) -> None:
+        self.on_report([Report(self.name, attempt, kind, 1.0, **more)])
+
+    async def describe(self) -> Node:
+        return self.described
+
+    async def start(self, orders: Sequence[Order]) -> None:
+        for order in orders:
+            self.received.append(order.attempt)
+            if order.attempt in self.orders:
+                continue
+            self.orders[order.attempt] = order
+            self.say(order.attempt, ReportKind.STARTED)
+
+    async def known(self, attempts: Sequence[Attempt] | None = None) -> list[Report]:
+        found = []
+        for attempt in self.orders:
+            outcome = self.ended.get(attempt)
+            kind = ReportKind.ENDED if outcome else ReportKind.STARTED
+            if attempt not in self.forgotten:
+                found.append(Report(self.name, attempt, kind, 1.0, outcome=outcome))
+        return found
+
+    async def stop(self, attempts: Sequence[Attempt], grace: float | None = None) -> None:
+        for attempt in attempts:
+            self.stopped.append(attempt)
+            self.orders.setdefault(attempt, None)  # type: ignore[arg-type]
+            self.finish(attempt, 143, reason=ReasonCode.KILLED_BY_USER)
+
+    async def suspend(self, attempt: Attempt) -> None:
+        self.say(attempt, ReportKind.SUSPENDED)
+
+    async def resume(self, attempt: Attempt) -> None:
+        self.say(attempt, ReportKind.RESUMED)
+
+    async def logs(
+        self, attempt: Attempt, stream: LogStream, offset: int, limit: int, wait: float = 0.0
+    ) -> LogChunk | None:
+        text = f"{stream} of {attempt} äöü\n".encode()
+        return LogChunk(text[offset : offset + limit], offset, end=attempt in self.ended)
+
+    async def stats(self, attempt: Attempt) -> Stats:
+        return Stats(cpu=0.5, memory=1 << 20)
+
+    async def exec(self, attempt: Attempt, command: Sequence[str]) -> tuple[int, bytes]:
+        return 0, b""
+
+    async def forget(self, attempts: Sequence[Attempt]) -> None:
+        self.forgotten.extend(attempts)
+
+    async def purge(self, attempts: Sequence[Attempt]) -> None:
+        for attempt in attempts:
+            self.orders.pop(attempt, None)
+
+
+@dataclass
+class Service:
+    """A running service and the ends of it that a test pulls at."""
+
+    http: httpx.AsyncClient
+    controller: Controller
+    fabric: DirectFabric
+    nodes: dict[str, SimulatedNode]
+
+    async def submit(self, **spec: Any) -> dict[str, Any]:
+        answer = await self.http.post("/jobs", json={"command": ["true"], **spec})
+        assert answer.status_code == 201, answer.text
+        body: dict[str, Any] = answer.json()
+        return body
+
+    async def show(self, job: int | str) -> dict[str, Any]:
+        answer = await self.http.get(f"/jobs/{job}")
+        assert answer.status_code == 200, answer.text
+        body: dict[str, Any] = answer.json()
+        return body
+
+    async def until(self, job: int, *states: str) -> dict[str, Any]:
+        """Wait until the job is in one of `states`."""
+
+        async def reached() -> dict[str, Any] | None:
+            found = await self.show(job)
+            return found if found["state"] in states else None
+
+        return await becomes(reached, f"{job}: {' or '.join(states)}", 10)
+
+    async def settled(self) -> None:
+        """Let everything that is under way come to rest."""
+        for _ in range(3):
+            await self.controller.committed()
+            await asyncio.sleep(0.02)
+        self.controller.ledger.check()
+
+    def job(self, job: int) -> Job | None:
+        return self.controller.board.find(job)
+
+
+@dataclass
+class Tokens:
+    """Callers by token."""
+
+    callers: dict[str, Caller]
+
+    async def caller(self, token: str) -> Caller:
+        if token not in self.callers:
+            raise UnauthorizedError
+        return self.callers[token]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(state=tmp_path, mode="single", max_body=1 << 20)
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings, nodes: Sequence[SimulatedNode], *, user: str | None = None
+) -> AsyncIterator[Service]:
+    """The service over `nodes`, in this process; leaving it is like a clean stop."""
+    fabric = DirectFabric(nodes)
+    identities = SingleUser(user or getpass.getuser(), TOKEN)
+    app = create_app(settings, fabric=fabric, identities=identities)
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        base = f"http://service{settings.prefix}/api/v1"
+        async with httpx.AsyncClient(transport=transport, base_url=base, headers=headers) as http:
+            yield Service(http, app.state.controller, fabric, {n.name: n for n in nodes})
+
+
+@pytest.fixture
+async def service(settings: Settings) -> AsyncIterator[Service]:
+    async with running(settings, [SimulatedNode()]) as service:
+        yield service
+
+
+def home() -> str:
+    return os.path.expanduser("~")  # noqa: PTH111 - compared with what the service answers
