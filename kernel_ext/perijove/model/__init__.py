@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from perijove.model.records import (
         Account,
         Attempt,
+        Blocker,
+        BlockerKind,
         Capabilities,
         Endpoint,
         Gpu,
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
         Outcome,
         Reason,
         ReasonCode,
+        Slot,
         Stats,
     )
     from perijove.model.spec import (
@@ -55,6 +58,8 @@ if TYPE_CHECKING:
         GpuRequest,
         JobSpec,
         Kind,
+        RetryCause,
+        SignalRequest,
         VolumeRequest,
     )
     from perijove.model.states import ENDED, TRANSITIONS, InvalidTransitionError, State, check_transition
@@ -66,6 +71,8 @@ __all__ = [
     "Account",
     "ArrayRange",
     "Attempt",
+    "Blocker",
+    "BlockerKind",
     "Capabilities",
     "ConflictError",
     "Dependency",
@@ -90,6 +97,9 @@ __all__ = [
     "PerijoveError",
     "Reason",
     "ReasonCode",
+    "RetryCause",
+    "SignalRequest",
+    "Slot",
     "State",
     "Stats",
     "TooLargeError",
@@ -131,6 +141,8 @@ _HOMES = {
     "records": (
         "Account",
         "Attempt",
+        "Blocker",
+        "BlockerKind",
         "Capabilities",
         "Endpoint",
         "Gpu",
@@ -141,6 +153,7 @@ _HOMES = {
         "Outcome",
         "Reason",
         "ReasonCode",
+        "Slot",
         "Stats",
     ),
     "spec": (
@@ -150,6 +163,8 @@ _HOMES = {
         "GpuRequest",
         "JobSpec",
         "Kind",
+        "RetryCause",
+        "SignalRequest",
         "VolumeRequest",
     ),
     "states": (

@@ -61,7 +61,13 @@ class ReasonCode(StrEnum):
     RESOURCES = "Resources"  # nodes that could run it are full
     DEPENDENCY = "Dependency"
     HELD = "JobHeldUser"
-    NODE_DOWN = "NodeDown"  # nodes that could run it are not reachable
+    NODE_DOWN = "NodeDown"  # nodes that could run it are not reachable, or drained
+    ARRAY_LIMIT = "JobArrayTaskLimit"  # as many members run as may at once
+    QUOTA = "Quota"
+    RESERVATION = "Reservation"  # nodes are kept for others, or its own reservation has not begun
+    MAINTENANCE = "Maintenance"
+    BEGIN_TIME = "BeginTime"  # waits before another try
+    SUSPENDED_BY_SITE = "Suspended"  # for a job of a higher class, or until its resources are free again
     # on its way
     LAUNCHING = "Launching"  # includes staging files and pulling an image
     # ended
@@ -74,6 +80,32 @@ class ReasonCode(StrEnum):
     NODE_LOST = "NodeFail"
     DEPENDENCY_NEVER_SATISFIED = "DependencyNeverSatisfied"
     OUTPUT_MISSING = "OutputMissing"
+    PREEMPTED = "Preempted"
+    GANG_FAILED = "GangFailed"  # another of its nodes failed
+
+
+class BlockerKind(StrEnum):
+    """What sort of thing keeps a job from starting."""
+
+    JOB = "job"  # holds what it needs
+    AHEAD = "ahead"  # a job before it in the queue that would take what it needs
+    NODE = "node"  # down or drained
+    QUOTA = "quota"
+    DEPENDENCY = "dependency"
+    HOLD = "hold"
+    LIMIT = "limit"  # members of an array at once
+    RESERVATION = "reservation"
+    MAINTENANCE = "maintenance"
+    DELAY = "delay"  # before another try
+
+
+class Blocker(Record):
+    """One thing that keeps a job from starting: without all those of its reason the next pass starts it."""
+
+    kind: BlockerKind
+    name: str
+    """Of the job (``12``, ``12_7``), node, quota or reservation."""
+    message: str = ""
 
 
 class Reason(Record):
@@ -81,6 +113,7 @@ class Reason(Record):
 
     code: ReasonCode
     message: str = ""
+    blockers: list[Blocker] = []
     position: int | None = None
     """Place in the queue, from 1, while pending."""
 
@@ -101,6 +134,13 @@ class Gpu(Record):
     """Bytes."""
     device: str | None = None
     """Path of a device node to hand into the container instead of a driver request."""
+
+
+class Slot(Record):
+    """One unit of a countable resource of a node, with the devices that come with it."""
+
+    devices: list[str] = []
+    """Paths of device nodes that a job holding it may open."""
 
 
 class Stats(Record):
@@ -127,6 +167,8 @@ class Outcome:
     ended: float | None = None
     memory_peak: int = 0
     cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    """Device-seconds in which a GPU was at work, as its driver says."""
     outputs: dict[str, str] = field(default_factory=dict)
     """Declared output name -> ``sha256:...`` in the store."""
     transient: bool = False
@@ -156,12 +198,22 @@ class Job(Record):
     node: str | None = None
     launcher: str | None = None
     gpus: list[Gpu] = []
+    slots: dict[str, list[int]] = {}
+    """Which units of each countable resource it holds."""
+    partition: str | None = None
     endpoint: Endpoint | None = None
     submitted: float
+    allocated: float | None = None
+    """When it took hold of its resources: what it is charged from."""
     started: float | None = None
+    suspended_at: float | None = None
+    """Since when, while it is."""
+    suspended_seconds: float = 0.0
+    """How long this attempt was suspended before: no run time."""
     ended: float | None = None
     memory_peak: int = 0
     cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0
     outputs: dict[str, str] = {}
     progress: float | None = None
     """0 to 1, as the job itself reports it."""
@@ -169,7 +221,16 @@ class Job(Record):
     array_id: int | None = None
     """For a member of an array: the array's job id."""
     array_task: int | None = None
+    tasks: dict[State, int] = {}
+    """For an array: how many members are in each state."""
+    failed_nodes: list[str] = []
+    """Where an attempt failed: avoided while there are others."""
+    rerun_of: int | None = None
+    archived: bool = False
+    """Its directory and logs have been removed."""
     kill_requested: bool = False
+    requeue_requested: bool = False
+    """It is being stopped in order to wait again: rescheduled, or preempted."""
     spec: JobSpec
 
     @property
@@ -223,6 +284,8 @@ class Node(Record):
     memory: int
     gpus: list[Gpu] = []
     resources: dict[str, int] = {}
+    slots: dict[str, list[Slot]] = {}
+    """For resources that are devices, one for each unit."""
     labels: dict[str, str] = {}
     launchers: list[Capabilities] = []
     images: list[str] = []

@@ -56,9 +56,11 @@ PATTERNS: dict[str, str] = {
 }
 """Pattern -> what would be accepted, for people."""
 FORMS: dict[str, str] = {
-    "ArrayRange": "must be start:end or start:end:step, for example 1:100:3",
-    "Dependency": "must be a job id or after:ID, afterok:ID, afterany:ID, afternotok:ID",
-    "GpuRequest": "must be a number of GPUs, a model, or model:number",
+    "ArrayRange": "must be start:end or start:end:step, then %N for at most N at once: 1:100:3%5",
+    "Dependency": "must be a job id or after:ID, afterok:ID, afterany:ID, afternotok:ID; 12_7 is a member",
+    "GpuRequest": "must be a number, a model, or model:number, then @SIZE for the least memory: a100:2@40G",
+    "RetryCause": "must be failure, node, oom, time, or exit:CODE",
+    "SignalRequest": "must be SIGNAL@TIME-BEFORE-THE-END, for example USR1@5m",
     "VolumeRequest": "must be NAME, NAME:ro or NAME:rw, with a name from the site's list of volumes",
 }
 """Class -> how its short form is written, for people."""
@@ -87,9 +89,18 @@ def _is_json(parameters: dict[str, Any]) -> dict[str, Any]:
     return parameters
 
 
-_ARRAY = re.compile(r"([0-9]{1,12})[:-]([0-9]{1,12})(?::([1-9][0-9]{0,11}))?")
-_DEPENDENCY = re.compile(r"(?:(after|afterok|afterany|afternotok):)?([1-9][0-9]{0,17})")
-_GPUS = re.compile(rf"(?P<number>[0-9]{{1,9}})|(?![0-9]*$)(?P<model>{_WORD})(?::(?P<count>[0-9]{{1,9}}))?")
+_ARRAY = re.compile(
+    r"([0-9]{1,12})[:-]([0-9]{1,12})(?::([1-9][0-9]{0,11}))?(?:%([1-9][0-9]{0,11}))?", re.ASCII
+)
+_DEPENDENCY = re.compile(
+    r"(?:(after|afterok|afterany|afternotok):)?([1-9][0-9]{0,17})(?:_([0-9]{1,12}))?", re.ASCII
+)
+_GPUS = re.compile(
+    rf"(?:(?P<number>[0-9]{{1,9}})|(?![0-9]*(?:@|$))(?P<model>{_WORD})(?::(?P<count>[0-9]{{1,9}}))?)"
+    r"(?:@(?P<memory>[0-9][0-9.]*[A-Za-z]*))?"
+)
+_SIGNAL = re.compile(r"(?:SIG)?(?P<signal>[A-Z][A-Z0-9]{1,9})@(?P<before>[0-9a-z.:]{1,20})")
+_RETRY = re.compile(r"failure|node|oom|time|exit:(?P<code>[0-9]{1,3})")
 _VOLUME = re.compile(rf"({_WORD})(?::(ro|rw))?")
 
 Whole = Annotated[int, BeforeValidator(_plain_number)]
@@ -104,6 +115,19 @@ Digest = Annotated[str, StringConstraints(pattern=DIGEST)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 ImageRef = Annotated[str, StringConstraints(pattern=IMAGE)]
+
+
+def _factor(value: Any) -> Any:
+    """``2x`` as well as ``2``."""
+    if isinstance(value, str):
+        try:
+            return float(value.strip().removesuffix("x"))
+        except ValueError:
+            raise ValueError("must be a factor such as 2x or 1.5") from None
+    return _plain_number(value)
+
+
+Factor = Annotated[float, BeforeValidator(_factor), Field(gt=1, le=100, allow_inf_nan=False)]
 Parameters = Annotated[dict[Identifier, Any], AfterValidator(_is_json)]
 
 
@@ -132,10 +156,12 @@ class _Value(BaseModel):
 
 
 class Dependency(_Value):
-    """Another job that this one waits for; written ``afterok:12`` or ``12``."""
+    """Another job that this one waits for; written ``afterok:12``, ``12``, or ``12_7`` for a member."""
 
     type: DependencyType = DependencyType.AFTEROK
     job: Annotated[Whole, Field(ge=1, le=MAX_ID)]
+    task: Annotated[Whole, Field(ge=0, le=MAX_TASK)] | None = None
+    """Of an array, only this member."""
 
     @model_validator(mode="before")
     @classmethod
@@ -149,14 +175,20 @@ class Dependency(_Value):
         match = _DEPENDENCY.fullmatch(value.strip())
         if not match:
             raise ValueError(FORMS["Dependency"])
-        return {"type": match[1] or "afterok", "job": int(match[2])}
+        task = int(match[3]) if match[3] else None
+        return {"type": match[1] or "afterok", "job": int(match[2]), "task": task}
+
+    @property
+    def label(self) -> str:
+        """The job it names, as people write it."""
+        return str(self.job) if self.task is None else f"{self.job}_{self.task}"
 
     def __str__(self) -> str:
-        return f"{self.type}:{self.job}"
+        return f"{self.type}:{self.label}"
 
 
 class ArrayRange(_Value):
-    """Task numbers of an array, written ``start:end[:step]`` (or ``start-end:step`` as in Slurm).
+    """Task numbers of an array, written ``start:end[:step][%limit]`` (or ``start-end:step`` as in Slurm).
 
     ``end`` is included when the steps reach it and never overshot.
     """
@@ -164,6 +196,8 @@ class ArrayRange(_Value):
     start: Annotated[Whole, Field(ge=0, le=MAX_TASK)]
     end: Annotated[Whole, Field(ge=0, le=MAX_TASK)]
     step: Annotated[Whole, Field(ge=1, le=MAX_TASK)] = 1
+    limit: Annotated[Whole, Field(ge=1, le=MAX_TASK)] | None = None
+    """So many members at once at most (sbatch(1), ``--array``, ``%``)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -173,8 +207,9 @@ class ArrayRange(_Value):
         match = _ARRAY.fullmatch(value.strip())
         if not match:
             raise ValueError(FORMS["ArrayRange"])
-        start, end, step = match.groups()
-        return {"start": int(start), "end": int(end), "step": int(step or 1)}
+        start, end, step, limit = match.groups()
+        some = int(limit) if limit else None
+        return {"start": int(start), "end": int(end), "step": int(step or 1), "limit": some}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -190,29 +225,89 @@ class ArrayRange(_Value):
         return range(self.start, self.end + 1, self.step)
 
     def __str__(self) -> str:
-        return f"{self.start}:{self.end}:{self.step}"
+        limit = f"%{self.limit}" if self.limit else ""
+        return f"{self.start}:{self.end}:{self.step}{limit}"
 
 
 class GpuRequest(_Value):
-    """How many devices, of which model; written ``2``, ``a100`` or ``a100:2``."""
+    """How many devices, of which model and size; written ``2``, ``a100``, ``a100:2``, ``2@40G``."""
 
     count: Annotated[Whole, Field(ge=0, le=MAX_GPUS)] = 0
     model: Word | None = None
+    """A part of the model's name."""
+    memory: Size | None = None
+    """Bytes that each device has at least."""
 
     @model_validator(mode="before")
     @classmethod
     def _parse(cls, value: Any) -> Any:
-        model, count = None, value
+        model, count, memory = None, value, None
         if isinstance(value, str):
             match = _GPUS.fullmatch(value.strip())
             if not match:
                 raise ValueError(FORMS["GpuRequest"])
             model, count = match["model"], int(match["number"] or match["count"] or 1)
+            memory = match["memory"]
         elif not isinstance(value, int) or isinstance(value, bool):
             return value
         if not 0 <= count <= MAX_GPUS:
             raise ValueError(f"must be between 0 and {MAX_GPUS}")
-        return {"model": model, "count": count}
+        return {"model": model, "count": count, "memory": memory}
+
+
+class SignalRequest(_Value):
+    """A warning before the time limit, written ``USR1@5m`` (sbatch(1), ``--signal``)."""
+
+    signal: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9]{1,9}$")]
+    """Its name without SIG: USR1, USR2, TERM, INT, HUP."""
+    before: Duration
+    """Seconds before the end."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        match = _SIGNAL.fullmatch(value.strip())
+        if not match:
+            raise ValueError(FORMS["SignalRequest"])
+        return match.groupdict()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.signal not in WARNINGS:
+            raise ValueError(f"the signal must be one of {', '.join(WARNINGS)}")
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.signal}@{self.before:g}s"
+
+
+WARNINGS = ("USR1", "USR2", "TERM", "INT", "HUP")
+"""Signals that may warn a job."""
+
+
+class RetryCause(_Value):
+    """An end worth another try; written ``node``, ``oom``, ``time``, ``failure``, ``exit:75``."""
+
+    cause: Literal["failure", "node", "oom", "time", "exit"]
+    """``failure``: any; ``node``: lost with its node; ``oom``: out of memory; ``time``: the time limit."""
+    code: Annotated[Whole, Field(ge=1, le=255)] | None = None
+    """The exit code meant by ``exit``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        match = _RETRY.fullmatch(value.strip())
+        if not match:
+            raise ValueError(FORMS["RetryCause"])
+        code = match["code"]
+        return {"cause": "exit" if code else value.strip(), "code": int(code) if code else None}
+
+    def __str__(self) -> str:
+        return f"exit:{self.code}" if self.cause == "exit" else self.cause
 
 
 class VolumeRequest(_Value):
@@ -273,8 +368,16 @@ class JobSpec(BaseModel):
     constraints: dict[Word, Title] = Field(default_factory=dict)
     """Labels that the node must bear."""
     os: Word | None = None
+    partition: Word | None = None
+    """A group of nodes with rules of its own (Slurm's word); the site's default when not given."""
+    reservation: Word | None = None
+    """Run on the nodes that this reservation keeps free."""
 
     # with what
+    nodes: Annotated[Whole, Field(ge=1, le=10_000)] = 1
+    """So many nodes at once, each with all of cpu, memory, gpus: started together or not at all."""
+    exclusive: bool = False
+    """Share its node with no other job."""
     cpu: Annotated[float, BeforeValidator(_plain_number)] = Field(
         default=1.0,
         ge=0.01,
@@ -288,6 +391,8 @@ class JobSpec(BaseModel):
     resources: dict[Word, Annotated[Whole, Field(ge=1, le=1_000_000)]] = Field(default_factory=dict)
     time_limit: Duration | None = Field(default=None, validation_alias=AliasChoices("time_limit", "time"))
     """Seconds of run time after which the job is stopped; ``time`` is accepted too."""
+    signal: SignalRequest | None = None
+    """Warn it some time before that."""
     shm_size: Size | None = None
     tmp_disk: Size | None = None
 
@@ -319,7 +424,15 @@ class JobSpec(BaseModel):
     ipc: Literal["private", "host"] = "private"
     gui: bool = False
     hold: bool = False
+    preemptible: bool = False
+    """It may be stopped, with notice, for a job that is not; then it waits again."""
     retries: Annotated[Whole, Field(ge=0, le=100)] = 0
+    """So often it is run again after a failure."""
+    retry_on: list[RetryCause] = Field(default_factory=list, max_length=100)
+    """Only after these; any failure when empty."""
+    oom_retry: Factor | None = None
+    """After it ran out of memory, run it once more (and again, up to the largest node) with so many times as
+    much; written ``2x``."""
     cache: bool = False
     notify: list[Title] = Field(default_factory=list)
     labels: dict[Word, Title] = Field(default_factory=dict)
@@ -340,6 +453,12 @@ class JobSpec(BaseModel):
             raise _rule("parameters", "only a notebook takes parameters")
         if self.args and self.script is None:
             raise _rule("args", "only a script takes args; put them into command instead")
+        if self.nodes > 1 and self.array is not None:
+            raise _rule("nodes", "a member of an array runs on one node; leave out nodes or array")
+        if self.nodes > 1 and self.node is not None:
+            raise _rule("node", "several nodes were asked for, and one was named")
+        if self.signal and self.time_limit is not None and self.signal.before >= self.time_limit:
+            raise _rule("signal", "the warning would come before the start: its time limit is shorter")
         return self
 
     @property
@@ -359,6 +478,7 @@ class JobSpec(BaseModel):
 FEATURES: dict[str, str] = {
     "constraints": "node constraints",
     "cpu": "CPU limits",
+    "devices": "resources that are devices",
     "gpus": "GPUs",
     "gui": "X11",
     "interactive": "interactive sessions",
@@ -366,6 +486,7 @@ FEATURES: dict[str, str] = {
     "memory": "memory limits",
     "ports": "published ports",
     "shm_size": "a size of /dev/shm",
+    "signal": "signals to a job",
     "stderr": "redirecting standard error",
     "stdout": "redirecting standard output",
     "suspend": "suspending",

@@ -43,8 +43,13 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.STARTING: frozenset(
         {State.RUNNING, State.PENDING, State.SUCCEEDED, State.FAILED, State.KILLED, State.LOST}
     ),
-    State.RUNNING: frozenset({State.SUSPENDED, State.SUCCEEDED, State.FAILED, State.KILLED, State.LOST}),
-    State.SUSPENDED: frozenset({State.RUNNING, State.SUCCEEDED, State.FAILED, State.KILLED, State.LOST}),
+    # Back to the queue: rescheduled, or preempted.
+    State.RUNNING: frozenset(
+        {State.SUSPENDED, State.PENDING, State.SUCCEEDED, State.FAILED, State.KILLED, State.LOST}
+    ),
+    State.SUSPENDED: frozenset(
+        {State.RUNNING, State.PENDING, State.SUCCEEDED, State.FAILED, State.KILLED, State.LOST}
+    ),
     State.SUCCEEDED: frozenset(),
     # `retries`: a new attempt of the same job.
     State.FAILED: frozenset({State.PENDING}),
