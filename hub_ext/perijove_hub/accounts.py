@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
+import time
 from dataclasses import dataclass
+from functools import lru_cache
 
 from perijove.model import Account, ForbiddenError
 from perijove_hub.settings import Settings
@@ -48,3 +51,29 @@ def _managed(name: str, settings: Settings) -> Identity:
         raise ForbiddenError(f"{name} has no account on this system; ask its administrator")
     account = Account(name, entry.uid, entry.gid, f"/home/{name}")
     return Identity(account, home_source=str(settings.state.absolute() / "homes" / name), managed=True)
+
+
+GROUPS_KEPT = 60
+"""Seconds for which a user's groups are remembered: directories on the network answer slowly."""
+
+
+def groups_of(name: str) -> frozenset[str]:
+    """Names of the system groups of `name`; none for users without a system account."""
+    return _groups(name, int(time.monotonic() // GROUPS_KEPT))
+
+
+@lru_cache(4096)
+def _groups(name: str, _period: int) -> frozenset[str]:
+    try:
+        primary = pwd.getpwnam(name).pw_gid
+        numbers = os.getgrouplist(name, primary)
+    except (KeyError, ValueError, OSError):
+        return frozenset()
+    return frozenset(found for number in numbers if (found := _group_name(number)) is not None)
+
+
+def _group_name(number: int) -> str | None:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return None
