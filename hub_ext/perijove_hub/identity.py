@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from fastapi import Request
 
 from perijove.model import ForbiddenError, Job, Kind, NotFoundError, UnauthorizedError, UnavailableError
+from perijove_hub.policy.document import Policy
 
 SUBMIT, ADMIN, ACT_AS = "custom:perijove:submit", "custom:perijove:admin", "custom:perijove:act-as"
 """Scopes of hub tokens: use the service at all, see and end everybody's jobs, submit for others."""
 
 HIDDEN = "(hidden)"
+_EQUALS = Policy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,8 @@ class Caller:
     name: str
     admin: bool = False
     act_as: bool = False
+    leads: frozenset[str] = frozenset()
+    """Projects whose jobs this caller may see and manage."""
 
     def owner(self, wanted: str | None) -> str:
         """Whose the jobs of this request are. Raises :class:`ForbiddenError` for somebody else's name."""
@@ -38,9 +42,20 @@ class Caller:
 
     def must_see(self, job: Job | None, wanted: object) -> Job:
         """`job`; what is not there and what is not theirs look the same (no leak)."""
-        if job is None or not self.sees(job.owner):
+        if job is None or not (self.sees(job.owner) or job.spec.project in self.leads):
             raise NotFoundError(f"there is no job {wanted}")
         return job
+
+    def must_administer(self, what: str) -> None:
+        """Raise :class:`ForbiddenError` unless this caller is an administrator; `what` they wanted to do."""
+        if not self.admin:
+            raise ForbiddenError(f"only an administrator may {what}")
+
+    def role(self, job: Job) -> str:
+        """What this caller is to a job that they see: ``owner``, ``lead`` or ``admin``."""
+        if job.owner == self.name:
+            return "owner"
+        return "admin" if self.admin or self.act_as else "lead"
 
     def view(self, job: Job) -> Job:
         """`job` without what nobody else may know: environments hold tokens, that of a server its own."""
@@ -109,4 +124,11 @@ async def caller_of(request: Request) -> Caller:
     if scheme.lower() not in {"bearer", "token"} or not token.strip():
         raise UnauthorizedError("give a token: Authorization: Bearer TOKEN")
     identities: Identities = request.app.state.identities
-    return await identities.caller(token.strip())
+    return known_to(request, await identities.caller(token.strip()))
+
+
+def known_to(request: Request, caller: Caller) -> Caller:
+    """`caller` with the projects that the policy lets them lead."""
+    policy: Policy = getattr(request.app.state.controller, "policy", _EQUALS)
+    leads = policy.leads(caller.name)
+    return replace(caller, leads=leads) if leads else caller

@@ -25,8 +25,9 @@ from perijove.model import (
 )
 from perijove.model.spec import MAX_ID
 from perijove.model.validation import parse_spec, parse_specs
-from perijove_hub.admission import admit
+from perijove_hub.admission import Admitted, admit
 from perijove_hub.api.bodies import read_body
+from perijove_hub.api.desk import asker_of, site_of
 from perijove_hub.identity import Caller, caller_of
 from perijove_hub.jobs.arrays import is_array
 from perijove_hub.jobs.controller import Controller
@@ -106,37 +107,43 @@ async def _accept(
     settings, database = controller.settings, controller.database
     if not controller.joined.is_set():
         await _first_node(controller)
-    if controller.board.waiting + len(specs) > settings.max_pending:
+    coming = sum(map(member_count, specs))
+    if controller.board.waiting + coming > settings.max_pending:
         raise ConflictError(
             f"{controller.board.waiting} jobs wait already; at most {settings.max_pending} may"
         )
     known = await _known(controller, owner, specs)
     digests = {d for spec in specs for d in (*spec.inputs.values(), spec.function) if d}
     owned = {d for d in digests if await asyncio.to_thread(database.owns, owner, d)}
-    identity, nodes, now = controller.identify(owner), controller.ledger.nodes, controller.clock()
+    asker, site, now = asker_of(controller, owner), site_of(controller), controller.clock()
     admitted, errors = [], []
     for i, spec in enumerate(specs):
         try:
-            admitted.append(
-                admit(spec, identity, settings, nodes, owns=owned.__contains__, job_exists=known.__contains__)
-            )
+            admitted.append(admit(spec, asker, site, now=now, owns=owned.__contains__, known=known))
         except InvalidSpecError as error:
             prefix = f"{i}." if len(specs) > 1 else ""
             errors += [FieldError(prefix + e.field, e.value, e.message) for e in error.errors]
     if errors:
         raise InvalidSpecError(errors=errors[:50])
     ids = controller.board.new_ids(len(specs))
-    jobs = [_new_job(i, owner, one.spec, one.launcher, now) for i, one in zip(ids, admitted, strict=True)]
+    jobs = [_new_job(i, owner, one, now) for i, one in zip(ids, admitted, strict=True)]
     return await controller.submit(jobs, known, submission=submission)
 
 
-def _new_job(job_id: int, owner: str, spec: JobSpec, launcher: str, now: float) -> Job:
+def member_count(spec: JobSpec) -> int:
+    """How many jobs it makes wait."""
+    return len(spec.array.tasks) if spec.array is not None else spec.nodes
+
+
+def _new_job(job_id: int, owner: str, admitted: Admitted, now: float) -> Job:
+    spec = admitted.spec
     return Job(
         id=job_id,
         owner=owner,
         name=spec.title,
         state=State.HELD if spec.hold else State.PENDING,
-        launcher=launcher,
+        launcher=admitted.launcher,
+        partition=admitted.partition,
         submitted=now,
         spec=spec,
     )
