@@ -64,6 +64,8 @@ class Launch:
     memory: int = 1 << 30
     shm_size: int | None = None
     gpus: tuple[Gpu, ...] = ()
+    devices: tuple[str, ...] = ()
+    """Paths of device nodes of this host that it may open, under the same paths (feature ``devices``)."""
     network: str | None = None
     ports: tuple[int, ...] = ()
     """TCP ports of the job that must be reachable from the service's host; see :meth:`Launcher.endpoint`."""
@@ -129,6 +131,10 @@ class EngineError(LaunchError):
     transient = True
 
 
+class StaleFenceError(LaunchError):
+    """The service that asks has been replaced by another, which leads now."""
+
+
 class UnsupportedError(LaunchError):
     """This launcher cannot do that; see its :class:`~perijove.model.Capabilities`."""
 
@@ -179,6 +185,19 @@ class Launcher(Protocol):
         """SIGTERM, after `grace` seconds SIGKILL, to everything the attempt runs; suspended or not.
 
         Returns when it has ended. Stopping what has ended or is unknown does nothing.
+        """
+
+    async def signal(self, attempt: Attempt, number: int) -> None:
+        """Send the signal `number` to what it runs; a frozen one may get it only when it goes on.
+
+        Which of its processes get it is the engine's business; see the launchers' documentation.
+        :class:`LaunchError` when it does not run, :class:`UnsupportedError` without the feature ``signal``.
+        """
+
+    async def limit(self, attempt: Attempt, seconds: float | None) -> None:
+        """From now on its time limit is so many seconds of run time since its start; None for none.
+
+        Only called with the feature ``time_limit``. :class:`LaunchError` when it does not run.
         """
 
     async def suspend(self, attempt: Attempt) -> None:

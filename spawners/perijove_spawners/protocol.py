@@ -61,11 +61,20 @@ class Order:
     gpus: tuple[Gpu, ...] = ()
     network: str | None = None
     ports: tuple[int, ...] = ()
+    slots: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Countable resource -> the numbers of its units that the job holds."""
+    devices: tuple[str, ...] = ()
+    """Paths of the device nodes that come with those units."""
     time_limit: float | None = None
+    """Seconds of run time; time suspended does not count."""
+    warning: tuple[str, float] | None = None
+    """A signal's name without SIG, and how many seconds before the time limit it is sent."""
     grace: float = 10.0
     stdout: str | None = None
     stderr: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    fence: int = 0
+    """Of the service's lease, see :class:`NodeCalls`."""
 
 
 class ReportKind(StrEnum):
@@ -76,6 +85,7 @@ class ReportKind(StrEnum):
     SUSPENDED = "suspended"
     RESUMED = "resumed"
     PROGRESS = "progress"  # progress, message
+    WARNED = "warned"  # message: which signal it was sent, and what is left of its time
     ENDED = "ended"  # outcome
 
 
@@ -141,7 +151,14 @@ class LogChunk:
 
 
 class NodeCalls(Protocol):
-    """What a node agent answers. Unknown attempts are answered, never an error, unless said."""
+    """What a node agent answers. Unknown attempts are answered, never an error, unless said.
+
+    Of several services one leads, and each new leader has a higher *fence* than the one before. Orders and
+    calls carry it (:attr:`Order.fence`; a field of the message, set as ``Fabric.fence``), the node keeps the
+    highest it has seen, and refuses what carries a lower one with
+    :class:`~perijove_spawners.launcher.StaleFenceError`: a leader that was replaced without noticing changes
+    nothing. 0 stands for a service that needs no lease, and is not refused.
+    """
 
     async def describe(self) -> Node:
         """The announcement, fresh."""
@@ -162,6 +179,18 @@ class NodeCalls(Protocol):
 
         An attempt without a record is reported ENDED as KILLED_BY_USER too, and will not be started by an
         order that arrives later.
+        """
+
+    async def signal(self, attempts: Sequence[Attempt], name: str) -> None:
+        """Send the signal `name` (``USR1``) to those that run; the others are passed over.
+
+        Raises LaunchError when one of them cannot be sent it.
+        """
+
+    async def update(self, attempt: Attempt, time_limit: float | None) -> None:
+        """Give it another time limit, in seconds of run time from its start; None for none.
+
+        Raises LaunchError when it has ended or is unknown.
         """
 
     async def suspend(self, attempt: Attempt) -> None:
@@ -189,3 +218,9 @@ class NodeCalls(Protocol):
 
     async def purge(self, attempts: Sequence[Attempt]) -> None:
         """Remove log and directory of ended attempts."""
+
+    async def disk(self, attempts: Sequence[Attempt]) -> dict[Attempt, int]:
+        """Bytes on disk of the directories of these, logs included; those without one are left out.
+
+        Of a directory with more files than can be looked at in a moment, what was counted so far.
+        """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -152,6 +152,10 @@ class Stats(Record):
     memory_peak: int = 0
     cpu_seconds: float = 0.0
     pids: int = 0
+    gpu: float = 0.0
+    """Of its GPUs, how many are at work: 1.5 for one that is busy and one half of the time."""
+    gpu_memory: int = 0
+    """Bytes in use on its GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +227,10 @@ class Job(Record):
     array_task: int | None = None
     tasks: dict[State, int] = {}
     """For an array: how many members are in each state."""
+    failures: int = 0
+    """Attempts that counted towards its retries."""
+    kept: Literal["all", "memory", "nothing"] = "all"
+    """Of its resources, what it goes on holding while suspended."""
     failed_nodes: list[str] = []
     """Where an attempt failed: avoided while there are others."""
     rerun_of: int | None = None

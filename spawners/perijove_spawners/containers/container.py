@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from perijove.model import Attempt, Gpu, OperatorError
+from perijove.model import Attempt, OperatorError
 from perijove_spawners.containers.log_records import Decode
 from perijove_spawners.launcher import JOB_DIRECTORY, Launch, LaunchError, Mount
 
@@ -153,7 +153,7 @@ def create_body(
             "PidsLimit": options.pids_limit,
             "LogConfig": dict(dialect.log),
             **_limits(launch),
-            **_gpus(launch.gpus, dialect),
+            **_devices(launch, dialect),
         },
     }
 
@@ -185,10 +185,11 @@ def _limits(launch: Launch) -> dict[str, int]:
     return limits
 
 
-def _gpus(gpus: Sequence[Gpu], dialect: Dialect) -> dict[str, Any]:
-    nodes = [gpu.device for gpu in gpus if gpu.device]
-    driven = [gpu for gpu in gpus if not gpu.device]
-    devices = [_device(path) for path in nodes]
+def _devices(launch: Launch, dialect: Dialect) -> dict[str, Any]:
+    """Device nodes by their paths; GPUs without one by the engine's way to ask NVIDIA's driver."""
+    nodes = [*launch.devices, *(gpu.device for gpu in launch.gpus if gpu.device)]
+    devices = [_device(path) for path in dict.fromkeys(nodes)]
+    driven = [gpu for gpu in launch.gpus if not gpu.device]
     if driven and dialect.cdi:
         return {"Devices": devices + [_device(f"nvidia.com/gpu={gpu.index}") for gpu in driven]}
     if driven:

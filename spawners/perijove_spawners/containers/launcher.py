@@ -38,11 +38,14 @@ from perijove_spawners.launcher import (
     Phase,
     Status,
     Stream,
+    UnsupportedError,
 )
 
 logger = logging.getLogger(__name__)
 
-FEATURES = frozenset({"cpu", "gpus", "memory", "ports", "shm_size", "suspend", "volumes"})
+FEATURES = frozenset(
+    {"cpu", "devices", "gpus", "memory", "ports", "shm_size", "signal", "suspend", "volumes"}
+)
 SETTLING = 3.0
 """Seconds that an engine may take over a request whose sender is gone."""
 
@@ -215,6 +218,22 @@ class EngineLauncher:
             await self._connection.slow(
                 lambda: self._connection.api.stop(self._containers.name(attempt), timeout=seconds)
             )
+
+    async def signal(self, attempt: Attempt, number: int) -> None:
+        """To the container's init, which passes it on: Docker's to the job's group, Podman's to its child."""
+        try:
+            await self._connection.quick(
+                lambda: self._connection.api.kill(self._containers.name(attempt), signal=number)
+            )
+        except FaultError as error:
+            # Podman answers so for a container that has ended.
+            if "state improper" in str(error) or "is not running" in str(error):
+                raise LaunchError(f"attempt {attempt} does not run") from error
+            raise
+
+    async def limit(self, attempt: Attempt, seconds: float | None) -> None:
+        """Engines keep no time limits; the agent does."""
+        raise UnsupportedError(f"{self.name} keeps no time limits")
 
     async def suspend(self, attempt: Attempt) -> None:
         """Freeze it."""

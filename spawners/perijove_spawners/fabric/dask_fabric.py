@@ -49,6 +49,7 @@ class DaskFabric:
         self.on_report: Callable[[list[Report]], None] = ignore
         self.on_node: Callable[[Node], None] = ignore
         self.on_node_lost: Callable[[str], None] = ignore
+        self.fence = 0
         self._scheduler, self._security, self._patience = scheduler, security, patience
         self._client: Client | None = None
         self._addresses: dict[str, str] = {}
@@ -113,7 +114,12 @@ class DaskFabric:
                     bundle.future.release()  # type: ignore[no-untyped-call]
 
     async def _ask(self, address: str, method: str, *args: Any, **kwargs: Any) -> Any:
-        message = {"op": OPERATION, "method": method, "payload": pickle.dumps((args, kwargs))}
+        message = {
+            "op": OPERATION,
+            "method": method,
+            "payload": pickle.dumps((args, kwargs)),
+            "fence": self.fence,
+        }
         try:
             async with asyncio.timeout(TIMEOUT + float(kwargs.get("wait", 0.0))):
                 answers = await self._scheduler_rpc().broadcast(msg=message, workers=[address])

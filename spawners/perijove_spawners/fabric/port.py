@@ -27,6 +27,8 @@ class Fabric(Protocol):
     """An announcement: when a node joins and with every heartbeat."""
     on_node_lost: Callable[[str], None]
     """The node left or cannot be reached; its jobs may well go on."""
+    fence: int
+    """Carried by each call from now on, see :class:`NodeCalls`; set by the service when it begins to lead."""
 
     async def open(self) -> None:
         """Connect. :class:`UnavailableError` when that does not succeed in time."""
@@ -57,6 +59,9 @@ class LocalAgent(NodeCalls, Protocol):
     name: str
     on_report: Callable[[list[Report]], None]
 
+    def meet(self, fence: int) -> None:
+        """A call came with this fence; StaleFenceError when a higher one was seen."""
+
 
 def ignore(_: Any) -> None:
     """What a fabric does with news while nobody listens."""
@@ -69,6 +74,7 @@ class DirectFabric:
         self.on_report: Callable[[list[Report]], None] = ignore
         self.on_node: Callable[[Node], None] = ignore
         self.on_node_lost: Callable[[str], None] = ignore
+        self.fence = 0
         self._agents = {agent.name: agent for agent in agents}
         self._heartbeat = heartbeat
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -100,6 +106,7 @@ class DirectFabric:
     async def call(self, node: str, method: str, *args: Any, **kwargs: Any) -> Any:
         if (agent := self._agents.get(node)) is None:
             raise UnavailableError(f"node {node} is not there")
+        agent.meet(self.fence)
         return await getattr(agent, method)(*args, **kwargs)
 
     def release(self, attempts: Collection[Attempt]) -> None:

@@ -33,16 +33,19 @@ OPERATION = "perijove"
 CALLS = frozenset(
     {
         "describe",
+        "disk",
         "exec",
         "forget",
         "known",
         "logs",
         "purge",
         "resume",
+        "signal",
         "start",
         "stats",
         "stop",
         "suspend",
+        "update",
     }
 )
 SLOTS = 10_000
@@ -68,11 +71,12 @@ class NodePlugin(WorkerPlugin):
     def setup(self, worker: Worker) -> None:
         worker.handlers[OPERATION] = self.answer
 
-    async def answer(self, method: str, payload: bytes) -> dict[str, Any]:
+    async def answer(self, method: str, payload: bytes, fence: int = 0) -> dict[str, Any]:
         """A call from the service. Both ends hold the installation's key, so pickle is safe here."""
         try:
             if method not in CALLS:
                 raise LaunchError(f"a node has no call {method!r}")
+            self.agent.meet(fence)
             args, kwargs = pickle.loads(payload)  # noqa: S301
             return {"result": pickle.dumps(await getattr(self.agent, method)(*args, **kwargs))}
         except PerijoveError as error:

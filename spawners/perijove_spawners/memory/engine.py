@@ -19,6 +19,7 @@ of the last. Words are arguments as in any command: there is no quoting.
 ``burn SECONDS``     let that time pass and count it as CPU time
 ``on-term N``        from now on the polite signal ends it with exit code N
 ``ignore-term``      from now on the polite signal does nothing
+``on-signal N TEXT`` from now on signal N writes that line to standard output, and no more
 ===================  ===========================================================================
 """
 
@@ -32,6 +33,7 @@ from pathlib import Path
 from perijove.model import Attempt
 from perijove_spawners.launcher import Launch, Phase, Status
 
+TERM = 15
 KILLED = 137
 TERMINATED = 143
 NOT_FOUND = 127
@@ -40,12 +42,13 @@ NOT_FOUND = 127
 class Timer:
     """Calls back once after so many seconds of the event loop's time, not counting pauses."""
 
-    def __init__(self, seconds: float, call: Callable[[], None]) -> None:
+    def __init__(self, seconds: float, call: Callable[[], None], *, paused: bool = False) -> None:
         self._left = seconds
         self._call = call
         self._since = 0.0
         self._handle: asyncio.TimerHandle | None = None
-        self.resume()
+        if not paused:
+            self.resume()
 
     def pause(self) -> None:
         if self._handle:
@@ -85,6 +88,8 @@ class Program:
         self.cpu_seconds = 0.0
         self.out_of_memory = False
         self.term_code: int | None = TERMINATED
+        self.handlers: dict[int, str] = {}
+        """Signal -> the line it writes instead of ending the program."""
         self._ended = ended
         self._statements = statements(command)
         self._code = 0
@@ -182,6 +187,18 @@ class Program:
     def _do_ignore_term(self) -> None:
         self.term_code = None
 
+    def _do_on_signal(self, number: str, *words: str) -> None:
+        self.handlers[int(number)] = " ".join(words)
+
+    def signal(self, number: int) -> None:
+        """What the program made of signal `number`; without a handler that is its end."""
+        if number in self.handlers:
+            self._do_echo(self.handlers[number])
+        elif number != TERM:
+            self.end(128 + number)
+        elif self.term_code is not None:
+            self.end(self.term_code)
+
 
 class Run:
     """One attempt on the engine."""
@@ -197,6 +214,9 @@ class Run:
         self._kill: Timer | None = None
         self._timed_out = False
         self._limit = Timer(launch.time_limit, self._meet_limit) if launch.time_limit else None
+        self._pending: list[int] = []
+        """Signals sent while it was suspended."""
+        self._paused_at, self._paused = 0.0, 0.0
 
     def _end(self, code: int) -> None:
         for timer in (self._kill, self._limit):
@@ -233,9 +253,28 @@ class Run:
                 self._kill.cancel()
             self._kill = Timer(grace, lambda: self.program.end(KILLED))
 
+    def signal(self, number: int) -> None:
+        """Send it signal `number`, now or when it goes on."""
+        if self.phase is Phase.SUSPENDED:
+            self._pending.append(number)
+        else:
+            self.program.signal(number)
+
+    def limit(self, seconds: float | None) -> None:
+        """From now on it may run so many seconds since its start."""
+        if self._limit:
+            self._limit.cancel()
+            self._limit = None
+        if seconds is not None:
+            now = time.time()
+            pause = now - self._paused_at if self.phase is Phase.SUSPENDED else 0.0
+            ran = now - self.started - self._paused - pause
+            self._limit = Timer(seconds - ran, self._meet_limit, paused=self.phase is Phase.SUSPENDED)
+
     def suspend(self) -> None:
         if self.phase is Phase.RUNNING:
             self.phase = Phase.SUSPENDED
+            self._paused_at = time.time()
             self.program.pause()
             if self._limit:
                 self._limit.pause()
@@ -244,10 +283,14 @@ class Run:
     def resume(self) -> None:
         if self.phase is Phase.SUSPENDED:
             self.phase = Phase.RUNNING
+            self._paused += time.time() - self._paused_at
             self.program.resume()
             if self._limit:
                 self._limit.resume()
             self._changed(self.launch.attempt)
+            pending, self._pending = self._pending, []
+            for number in pending:
+                self.program.signal(number)
 
 
 class MemoryEngine:

@@ -24,7 +24,20 @@ from perijove_spawners.launcher import (
 )
 from perijove_spawners.memory.engine import MemoryEngine, Program, Run
 
-FEATURES = frozenset({"constraints", "cpu", "gpus", "memory", "ports", "suspend", "time_limit", "volumes"})
+FEATURES = frozenset(
+    {
+        "constraints",
+        "cpu",
+        "devices",
+        "gpus",
+        "memory",
+        "ports",
+        "signal",
+        "suspend",
+        "time_limit",
+        "volumes",
+    }
+)
 
 
 class MemoryLauncher:
@@ -99,6 +112,12 @@ class MemoryLauncher:
         if run is None or run.phase is Phase.EXITED:
             raise LaunchError(f"attempt {attempt} does not run")
         return run
+
+    async def signal(self, attempt: Attempt, number: int) -> None:
+        self._live(attempt).signal(number)
+
+    async def limit(self, attempt: Attempt, seconds: float | None) -> None:
+        self._live(attempt).limit(seconds)
 
     async def suspend(self, attempt: Attempt) -> None:
         self._live(attempt).suspend()

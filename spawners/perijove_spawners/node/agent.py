@@ -12,6 +12,7 @@ import fcntl
 import logging
 import os
 import secrets
+import signal
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -22,12 +23,14 @@ from typing import Any
 from perijove.model import Attempt, Gpu, Node, OperatorError, Outcome, ReasonCode, Stats
 from perijove_spawners.launcher import Launcher, LaunchError, Phase, Status
 from perijove_spawners.node.attempts import Attempts, Folder, Record, Stop, Taken, boot_id
+from perijove_spawners.node.disk import disk_use
 from perijove_spawners.node.engine import BATCH, POLL, Engine, persist
-from perijove_spawners.node.jobfiles import read_display
-from perijove_spawners.node.keptlogs import keep_logs, read_kept
+from perijove_spawners.node.fencing import FenceKeeper
+from perijove_spawners.node.keptlogs import keep_logs
 from perijove_spawners.node.life import Host, Life
 from perijove_spawners.node.outbox import REPEAT, Outbox
 from perijove_spawners.node.outcomes import recovery
+from perijove_spawners.node.reading import LogReader
 from perijove_spawners.protocol import LogChunk, LogStream, Order, Report, ReportKind
 from perijove_spawners.store import Store
 
@@ -75,11 +78,13 @@ class NodeAgent:
         """Attempts that have not ended, and what ended under this agent until it was cleaned up."""
         self._ended: dict[Attempt, Outcome] = {}
         """Those ended that the service has not told to forget."""
+        self._reader = LogReader(self._attempts, self._lives)
         self._purged: OrderedDict[Attempt, None] = OrderedDict()
         self._recovered: dict[str, list[Record]] = {name: [] for name in launchers}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._images: list[str] = []
         self._boot = boot_id()
+        self._fences = FenceKeeper(config.directory / "fence")
         self._lock = -1
 
     # its own life
@@ -161,6 +166,10 @@ class NodeAgent:
 
     # NodeCalls
 
+    def meet(self, fence: int) -> None:
+        """A call came with this fence; :class:`StaleFenceError` when a higher one was seen."""
+        self._fences.meet(fence)
+
     async def describe(self) -> Node:
         ready = [engine.launcher for engine in self._engines.values() if engine.ready.is_set()]
         return Node(
@@ -178,6 +187,8 @@ class NodeAgent:
         )
 
     async def start(self, orders: Sequence[Order]) -> None:
+        for fence in {order.fence for order in orders}:
+            self.meet(fence)
         lives = [life for order in orders if (life := self._lives.get(order.attempt) or self._take(order))]
         for life in lives:
             await life.ended.wait()
@@ -199,6 +210,20 @@ class NodeAgent:
                 folder.note_stop(Stop(time.time(), grace))
                 self._refuse(attempt, ReasonCode.KILLED_BY_USER, "stopped before it ran")
 
+    async def signal(self, attempts: Sequence[Attempt], name: str) -> None:
+        number = signal_number(name)
+        running = [life for a in attempts if (life := self._lives.get(a)) and life.runs]
+        results = await asyncio.gather(*(life.signal(number) for life in running), return_exceptions=True)
+        for error in results:
+            if isinstance(error, BaseException):
+                raise error
+
+    async def update(self, attempt: Attempt, time_limit: float | None) -> None:
+        life = self._lives.get(attempt)
+        if life is None or life.ended.is_set():
+            raise LaunchError(f"{attempt} does not run on {self.name}")
+        await life.update(time_limit)
+
     async def suspend(self, attempt: Attempt) -> None:
         await self._life(attempt).suspend()
 
@@ -208,20 +233,7 @@ class NodeAgent:
     async def logs(
         self, attempt: Attempt, stream: LogStream, offset: int, limit: int, wait: float = 0.0
     ) -> LogChunk | None:
-        deadline = time.monotonic() + wait
-        pause = 0.03
-        while True:
-            if (
-                (chunk := await self._piece(attempt, stream, offset, limit)) is None
-                or chunk.data
-                or chunk.end
-            ):
-                return chunk
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return chunk
-            await self._pause(attempt, min(pause, left))
-            pause = min(1.5 * pause, 0.3)
+        return await self._reader.read(attempt, stream, offset, limit, wait)
 
     async def stats(self, attempt: Attempt) -> Stats:
         life = self._lives.get(attempt)
@@ -250,6 +262,13 @@ class NodeAgent:
         # What is still being cleaned up goes after that.
         gone = [a for a in ended if a not in self._lives]
         await asyncio.to_thread(self._attempts.remove_all, gone)
+
+    async def disk(self, attempts: Sequence[Attempt]) -> dict[Attempt, int]:
+        def measure() -> dict[Attempt, int]:
+            sizes = ((a, disk_use(self._attempts.folder(a).path)) for a in attempts)
+            return {attempt: size for attempt, size in sizes if size is not None}
+
+        return await asyncio.to_thread(measure)
 
     # parts of the above
 
@@ -316,33 +335,6 @@ class NodeAgent:
             return life
         raise LaunchError(f"{attempt} does not run on {self.name}")
 
-    async def _piece(self, attempt: Attempt, stream: LogStream, offset: int, limit: int) -> LogChunk | None:
-        if life := self._lives.get(attempt):
-            ended = life.ended.is_set()
-            data = await life.read_log(stream, offset, limit)
-        else:
-            ended = True
-            folder = self._attempts.folder(attempt)
-            if not self._attempts.exists(attempt):
-                return None
-            if stream == "display":
-                record = folder.read()
-                account = record.taken.order.account if record.taken else None
-                data = read_display(folder.path, account, offset, limit) if account else b""
-            else:
-                data = read_kept(folder, stream, offset, limit)
-        return LogChunk(data, offset, end=ended and not data)
-
-    async def _pause(self, attempt: Attempt, seconds: float) -> None:
-        if (life := self._lives.get(attempt)) is None or life.ended.is_set():
-            await asyncio.sleep(seconds)
-            return
-        try:
-            async with asyncio.timeout(seconds):
-                await life.ended.wait()
-        except TimeoutError:
-            pass
-
     async def _watch_progress(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_FOR_PROGRESS)
@@ -377,6 +369,14 @@ class NodeAgent:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.error("the agent failed", exc_info=error)
+
+
+def signal_number(name: str) -> int:
+    """Of the signal ``USR1`` (or ``SIGUSR1``); :class:`LaunchError` for what may not be sent."""
+    number = getattr(signal.Signals, f"SIG{name.removeprefix('SIG')}", None)
+    if number is None or number in {signal.SIGKILL, signal.SIGSTOP}:
+        raise LaunchError(f"signal {name!r}: must be the name of a signal other than KILL and STOP, as USR1")
+    return int(number)
 
 
 def _not_run(reason: ReasonCode, message: str, *, transient: bool = False) -> Outcome:

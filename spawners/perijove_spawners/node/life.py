@@ -139,6 +139,19 @@ class Life:
         if self.started:
             self._stop_now()
 
+    @property
+    def runs(self) -> bool:
+        """It has begun and not ended."""
+        return self.started is not None and not self.ended.is_set()
+
+    async def signal(self, number: int) -> None:
+        """Send it a signal."""
+        await self.engine.launcher.signal(self.attempt, number)
+
+    async def update(self, time_limit: float | None) -> None:
+        """Give it another time limit."""
+        raise LaunchError("the time limit cannot be changed yet")
+
     async def suspend(self) -> None:
         self._check_runs("suspended")
         await self.engine.launcher.suspend(self.attempt)

@@ -53,8 +53,10 @@ PATROL = 2.0
 """Seconds between two looks at whether each supervisor lives; hints come in between."""
 STOP_SLACK = 35.0
 """Seconds beyond the grace period that a supervisor has to kill everything."""
-FEATURES = frozenset({"constraints", "gpus", "memory", "ports", "stderr", "stdout", "suspend", "time_limit"})
-"""``gpus`` by the environment alone: nothing keeps a process from another device its user may open."""
+FEATURES = frozenset(
+    {"constraints", "devices", "gpus", "memory", "ports", "stderr", "stdout", "suspend", "time_limit"}
+)
+"""``gpus`` and ``devices`` in name alone: nothing keeps a process from another device its user may open."""
 
 
 class ProcessLauncher:
@@ -278,6 +280,12 @@ class ProcessLauncher:
                 self._end(attempt, "it was stopped before it was started")
         finally:
             os.close(claim)
+
+    async def signal(self, attempt: Attempt, number: int) -> None:
+        raise UnsupportedError("processes cannot be signalled yet")
+
+    async def limit(self, attempt: Attempt, seconds: float | None) -> None:
+        raise UnsupportedError("the time limit of a process cannot be changed yet")
 
     async def suspend(self, attempt: Attempt) -> None:
         await self._turn_to(attempt, Phase.SUSPENDED, "suspend")
