@@ -1,6 +1,8 @@
 """No-op jobs from submission to end, beside their floors: fork+exec, `docker run`, the bare Docker SDK.
 
-python tests/bench/throughput.py [process] [docker]
+python tests/bench/throughput.py [process] [docker] [peers]
+
+`peers` sets the process launcher beside a real Slurm and a real Grid Engine, where their packages are installed.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import docker
+import grid_engine
+import slurm
 from measure import Installation, seconds, show, site, spread
 
 PROCESSES, CONTAINERS, ROUNDS = 500, 60, 3
@@ -70,6 +74,33 @@ def processes() -> None:
     show(f"{PROCESSES} jobs of `true`", ["what", "jobs/s", "to the floor"], rows)
 
 
+def peers() -> None:
+    """Alternated in blocks: ours, Slurm (loop, array), Grid Engine (loop, array)."""
+    figures: dict[str, list[float]] = {}
+
+    def note(name: str, count: int, took: float) -> None:
+        figures.setdefault(name, []).append(count / took)
+
+    for _ in range(ROUNDS):
+        with site("--launcher", "process") as installation:
+            jobs(installation, 50, cpu=0.03)
+            note("Perijove, process, durable", 1000, jobs(installation, 1000, cpu=0.03))
+        if not slurm.missing():
+            with slurm.slurm() as peer:
+                peer.as_array(64)
+                note("Slurm, 64 slots, array", 500, peer.as_array(500))
+                note("Slurm, 64 slots, loop", 300, peer.one_by_one(300))
+        if not grid_engine.missing():
+            with grid_engine.grid_engine() as other:
+                note("Grid Engine, 64 slots, array", 200, other.as_array(200))
+                note("Grid Engine, 64 slots, loop", 60, other.one_by_one(60))
+    base = statistics.median(figures.get("Slurm, 64 slots, array", [1.0]))
+    rows = [
+        [name, spread(rates), f"{statistics.median(rates) / base:.2f}"] for name, rates in figures.items()
+    ]
+    show("jobs of `true`, from the first submission to the last end", ["what", "jobs/s", "to Slurm"], rows)
+
+
 def containers() -> None:
     client, rows = docker.from_env(), []
     with site("--launcher", "docker", default_image=IMAGE) as installation:
@@ -96,3 +127,5 @@ if __name__ == "__main__":
         processes()
     if "docker" in wanted:
         containers()
+    if "peers" in wanted:
+        peers()
