@@ -37,8 +37,8 @@ scheduler_threads 1
 """
 _NONE = (
     "load_thresholds suspend_thresholds ckpt_list pe_list prolog epilog starter_method suspend_method "
-    "resume_method terminate_method owner_list user_lists xuser_lists subordinate_list complex_values projects "
-    "xprojects calendar"
+    "resume_method terminate_method owner_list user_lists xuser_lists subordinate_list complex_values "
+    "projects xprojects calendar"
 )
 _LIMITS = "rt cpu fsize data stack core rss vmem"
 
@@ -116,8 +116,9 @@ class GridEngine:
 
 def _queue(slots: int) -> str:
     lines = [
-        "qname all.q", "hostlist @allhosts", "seq_no 0", "nsuspend 1", "suspend_interval 00:05:00", "priority 0",
-        "min_cpu_interval 00:05:00", "processors UNDEFINED", "qtype BATCH", "rerun FALSE", f"slots {slots}",
+        "qname all.q", "hostlist @allhosts", "seq_no 0", "nsuspend 1", "suspend_interval 00:05:00",
+        "priority 0", "min_cpu_interval 00:05:00", "processors UNDEFINED",
+        "qtype BATCH", "rerun FALSE", f"slots {slots}",
         "tmpdir /tmp", "shell /bin/bash", "shell_start_mode unix_behavior", "notify 00:00:05",
         "initial_state default",
         *(f"{name} NONE" for name in _NONE.split()),

@@ -1,4 +1,4 @@
-"""A real Slurm of one node in a temporary directory, as a peer: tuned for many short jobs, without accounting.
+"""A real Slurm of one node in a temporary directory, as a peer: tuned for short jobs, without accounting.
 
 Needs the packages slurmctld, slurmd, slurm-client and munge, and root. See slurm.conf(5) and Slurm's own high
 throughput guide for the settings.

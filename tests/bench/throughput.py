@@ -2,7 +2,7 @@
 
 python tests/bench/throughput.py [process] [docker] [peers]
 
-`peers` sets the process launcher beside a real Slurm and a real Grid Engine, where their packages are installed.
+`peers` sets the process launcher beside a real Slurm and a real Grid Engine where these are installed.
 """
 
 from __future__ import annotations
