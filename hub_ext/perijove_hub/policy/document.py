@@ -5,11 +5,11 @@ Written in YAML. Everything has a default: the empty document is a site where al
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from perijove.model import parse_duration, parse_size
 from perijove.model.spec import Title, Word
@@ -46,6 +46,16 @@ class Limits(_Part):
     disk: Size | None = None
     """All job directories together."""
 
+    @property
+    def any(self) -> bool:
+        """Whether anything is limited."""
+        return any(value is not None for value in vars(self).values())
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether any use over the window is limited."""
+        return any(hours is not None for hours in (self.cpu_hours, self.gpu_hours, self.memory_hours))
+
 
 class UserPolicy(_Part):
     """What differs for one user."""
@@ -55,6 +65,9 @@ class UserPolicy(_Part):
     """Of the fair share, in proportion to the others'."""
     limits: Limits = Limits()
     guest: bool = False
+    """`guests` limits them too."""
+    default_project: Word | None = None
+    """Of jobs that name none (sacctmgr(1), ``DefaultAccount``); else the first project that they are in."""
 
 
 class Project(_Part):
@@ -83,8 +96,9 @@ class Partition(_Part):
     nodes: list[str] = ["*"]
     """Names or patterns."""
     users: list[str] = ["*"]
+    """Names, patterns or ``@GROUP``; ``*``: it is limited to no users."""
     projects: list[str] = ["*"]
-    """Who may use it: a user by one of `users` or through one of `projects`; ``*`` is everybody."""
+    """Whose jobs may use it; ``*``: it is limited to no projects. Where both are limited, either suffices."""
     default: bool = False
     """Of jobs that name none. Without a default such jobs may go anywhere."""
     default_time: Duration | None = None
@@ -103,8 +117,15 @@ class Reservation(_Part):
     """With a time zone; without one it is UTC."""
     end: datetime
     users: list[str] = []
+    """Names, patterns or ``@GROUP`` for whom the nodes are kept."""
     projects: list[str] = []
+    """Likewise. When neither is given, nobody's jobs run there meanwhile."""
     reason: Title = ""
+
+    @field_validator("start", "end")
+    @classmethod
+    def _in_utc(cls, value: datetime) -> datetime:
+        return value if value.tzinfo else value.replace(tzinfo=UTC)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -128,6 +149,10 @@ class FairShare(_Part):
     half_life: Duration = 7 * 86400.0
     """After so long, usage counts half."""
     weights: UsageWeights = UsageWeights()
+    foresight: Duration = 3600.0
+    """What is held counts as if it had been held so much longer already."""
+    default_shares: Weight = 1.0
+    """Of all jobs in no project, against the projects' shares."""
 
 
 class MultifactorWeights(_Part):
@@ -219,7 +244,7 @@ class Policy(_Part):
     window: Duration = 30 * 86400.0
     """Over which the hours of limits are counted."""
     over_budget: Literal["refuse", "wait"] = "refuse"
-    """What becomes of a job of somebody whose hours are used up."""
+    """What becomes of a new job of somebody whose hours are used up. One accepted before waits in any case."""
     updatable: dict[Literal["time_limit", "priority", "cpu", "memory", "name", "partition"], list[str]] = {
         "time_limit": ["admin"],
         "priority": ["owner", "lead", "admin"],
@@ -247,9 +272,47 @@ class Policy(_Part):
         """Projects whose members `user` is among."""
         return [name for name, project in self.projects.items() if is_among(user, project.members, groups)]
 
-    def leads(self, user: str) -> frozenset[str]:
+    def leads(self, user: str, groups: frozenset[str] = frozenset()) -> frozenset[str]:
         """Projects that `user` leads."""
-        return frozenset(name for name, project in self.projects.items() if user in project.leads)
+        return frozenset(
+            name for name, project in self.projects.items() if is_among(user, project.leads, groups)
+        )
+
+    def shares_of(self, project: str | None) -> float:
+        """Of a project, or of all jobs in none. A project that is in the policy no more has one share."""
+        if project is None:
+            return self.fairshare.default_shares
+        found = self.projects.get(project)
+        return found.shares if found else 1.0
+
+    def project_of(self, user: str, groups: frozenset[str] = frozenset()) -> str | None:
+        """Of `user`'s jobs that name none: their default project, else the first that they are a member of.
+
+        As Slurm's default account (sacctmgr(1), ``DefaultAccount``).
+        """
+        mine = self.projects_of(user, groups)
+        default = self.user(user).default_project
+        return default if default in mine else next(iter(mine), None)
+
+    def may_use(
+        self, partition: str, user: str, project: str | None, groups: frozenset[str] = frozenset()
+    ) -> bool:
+        """Whether jobs of `user` in `project` may run in `partition`."""
+        rules = self.partitions[partition]
+        limits = []
+        if "*" not in rules.users:
+            limits.append(is_among(user, rules.users, groups))
+        if "*" not in rules.projects:
+            limits.append(project is not None and is_among(project, rules.projects))
+        return any(limits) if limits else True
+
+    def may_enter(
+        self, reservation: str, user: str, project: str | None, groups: frozenset[str] = frozenset()
+    ) -> bool:
+        """Whether jobs of `user` in `project` may run on the nodes kept by `reservation`."""
+        kept = self.reservations[reservation]
+        named = project is not None and is_among(project, kept.projects)
+        return named or is_among(user, kept.users, groups)
 
     @property
     def default_partition(self) -> str | None:

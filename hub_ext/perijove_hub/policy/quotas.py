@@ -1,0 +1,153 @@
+"""Quotas: what may be held at once, what may be used over the window, and what may wait.
+
+What is over a concurrent limit waits; what could never start, or is over a limit on what waits or on what was
+used, is refused at submission, with the figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from perijove.model import Blocker, BlockerKind, Job, JobSpec, Reason, ReasonCode, format_size
+from perijove_hub.accounting import GIB, HOUR
+
+if TYPE_CHECKING:
+    from perijove_hub.policy.account import Account
+    from perijove_hub.policy.document import Limits, Policy
+    from perijove_hub.policy.shares import Pair, Shares
+
+EPSILON = 1e-6
+"""Cores and hours are fractions; what rounding leaves over is over no limit."""
+PLENTY = 1 << 62
+"""As many as anybody could want."""
+
+HOURS = (("cpu_hours", 1.0), ("memory_hours", GIB), ("gpu_hours", 1.0))
+"""Budgets in the order of :class:`~perijove_hub.policy.account.Amounts`, with the unit of each."""
+
+
+class Lookup(Protocol):
+    """The account of a kind, owner and project."""
+
+    def __call__(self, kind: str, owner: str, project: str | None) -> Account: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A set of limits that holds for a job, and the account it is measured by."""
+
+    name: str
+    """For people: ``user alice``."""
+    key: tuple[str, str, str | None]
+    limits: Limits
+
+
+def scopes(policy: Policy, owner: str, project: str | None) -> list[Scope]:
+    """All limits that jobs of `owner` in `project` must keep, those without any left out."""
+    user = policy.user(owner)
+    found = [Scope(f"user {owner}", ("user", owner, None), user.limits)]
+    if user.guest:
+        found.append(Scope(f"guest {owner}", ("user", owner, None), policy.guests))
+    if project is not None and (rules := policy.projects.get(project)):
+        found.append(Scope(f"project {project}", ("project", "", project), rules.limits))
+        member = f"member {owner} of project {project}"
+        found.append(Scope(member, ("member", owner, project), rules.member_limits))
+    found.append(Scope("site", ("site", "", None), policy.site))
+    return [scope for scope in found if scope.limits.any]
+
+
+class Quotas:
+    """What quotas let start, for one pass: a :class:`~perijove_hub.placement.plan.Gate`."""
+
+    def __init__(self, policy: Policy, account: Lookup, now: float, shares: Shares) -> None:
+        self._policy, self._account, self._now, self._shares = policy, account, now, shares
+        self._scopes: dict[Pair, list[Scope]] = {}
+        self._taken: dict[tuple[str, str, str | None], list[float]] = {}
+
+    def room(self, job: Job) -> tuple[int, Reason | None]:
+        """How many of `job`'s members (1 for a plain job) may start now, and why not, when none may."""
+        pair = (job.owner, job.spec.project)
+        if (found := self._scopes.get(pair)) is None:
+            found = self._scopes[pair] = scopes(self._policy, *pair)
+        if not found:
+            return PLENTY, None
+        least = job.spec.nodes if job.array_id is None else 1
+        most, blockers = PLENTY, []
+        for scope in found:
+            for count, blocker in self._room(scope, job.spec):
+                most = min(most, count)
+                if count < least:
+                    blockers.append(blocker())
+        if not blockers:
+            return most, None
+        message = "; ".join(blocker.message for blocker in blockers)
+        return 0, Reason(code=ReasonCode.QUOTA, message=f"over quota: {message}", blockers=blockers)
+
+    def take(self, job: Job, count: int = 1) -> None:
+        """That many of them start."""
+        self._shares.commit(job, count)
+        spec = job.spec
+        for scope in self._scopes.get((job.owner, spec.project), ()):
+            if scope.key[0] == "user" and scope.name.startswith("guest"):
+                continue  # the same account as the user's
+            taken = self._taken.setdefault(scope.key, [0.0, 0.0, 0.0, 0.0])
+            for i, need in enumerate(needs(spec)):
+                taken[i] += need * count
+
+    def _room(self, scope: Scope, spec: JobSpec) -> Iterator[tuple[int, Callable[[], Blocker]]]:
+        limits, account = scope.limits, self._account(*scope.key)
+        taken = self._taken.get(scope.key, (0.0, 0.0, 0.0, 0.0))
+        held = (account.cpu, account.memory, account.gpus, account.running)
+        most = (limits.cpus, limits.memory, limits.gpus, limits.running)
+        for i, need in enumerate(needs(spec)):
+            limit = most[i]
+            if limit is None or not need:
+                continue
+            used = held[i] + taken[i]
+            count = int((limit - used + EPSILON) / need)
+            yield max(0, count), _concurrent(scope, i, used, limit, need)
+        if limits.budgeted:
+            yield from self._budgets(scope, account, spec)
+
+    def _budgets(
+        self, scope: Scope, account: Account, spec: JobSpec
+    ) -> Iterator[tuple[int, Callable[[], Blocker]]]:
+        used = account.within(self._now, self._policy.window)
+        for i, (field, unit) in enumerate(HOURS):
+            limit = getattr(scope.limits, field)
+            if limit is not None and needs(spec)[i]:
+                hours = used[i] / unit / HOUR
+                yield PLENTY if hours < limit - EPSILON else 0, _spent(scope, field, hours, limit)
+
+
+CONCURRENT = ("cpus", "memory", "gpus", "running")
+
+
+def needs(spec: JobSpec) -> tuple[float, float, float, float]:
+    return spec.cpu, spec.memory, spec.gpus.count, 1
+
+
+def figure(axis: int, value: float) -> str:
+    return format_size(value) if axis == 1 else f"{round(value, 2):g}"
+
+
+def _concurrent(scope: Scope, axis: int, used: float, limit: float, need: float) -> Callable[[], Blocker]:
+    def blocker() -> Blocker:
+        name = f"{scope.name}: {CONCURRENT[axis]}"
+        text = f"{name} {figure(axis, used)} of {figure(axis, limit)}"
+        if axis != 3:
+            text += f", {figure(axis, need)} more asked for"
+        return Blocker(kind=BlockerKind.QUOTA, name=name, message=text)
+
+    return blocker
+
+
+def _spent(scope: Scope, field: str, hours: float, limit: float) -> Callable[[], Blocker]:
+    def blocker() -> Blocker:
+        name = f"{scope.name}: {field}"
+        return Blocker(
+            kind=BlockerKind.QUOTA, name=name, message=f"{name} {round(hours, 2):g} of {limit:g} used"
+        )
+
+    return blocker

@@ -1,0 +1,108 @@
+"""``fairshare``: who has had the least of what is due to them is next.
+
+Projects first, then the members of the project that is next, then the jobs of that member by their
+priority. What is started on the way counts at once, so one pass over a free cluster divides it by shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from heapq import heapify, heappop, heapreplace
+from math import inf
+from typing import TYPE_CHECKING
+
+from perijove_hub.policy.schedulers.portions import offer
+
+if TYPE_CHECKING:
+    from perijove_hub.placement.entry import Entry
+    from perijove_hub.policy.document import Policy
+    from perijove_hub.policy.schedulers import Line
+    from perijove_hub.policy.shares import Shares
+
+    _Ranked = tuple[float, int, int, "_Member"]
+
+
+class _Member:
+    """One line, with the entry at its head."""
+
+    __slots__ = ("head", "owner", "project", "rest", "weight")
+
+    def __init__(self, line: Line, head: Entry, rest: Iterator[Entry], weight: float) -> None:
+        self.owner, self.project, self.weight = line.owner, line.project, weight
+        self.head, self.rest = head, rest
+
+
+class _Project:
+    """Its members, the one to serve first first."""
+
+    __slots__ = ("name", "ranked", "weight")
+
+    def __init__(self, name: str | None, weight: float, ranked: list[_Ranked]) -> None:
+        self.name, self.weight, self.ranked = name, weight, ranked
+        heapify(ranked)
+
+
+class FairShare:
+    """Usage that fades, weighed against shares, within projects and between them."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def order(self, lines: Sequence[Line], shares: Shares, now: float) -> Iterator[Entry]:
+        """See :class:`~perijove_hub.policy.schedulers.Scheduler`. Ties go to the older job."""
+        members: dict[str | None, list[_Ranked]] = {}
+        for number, line in enumerate(lines):
+            rest = iter(line)
+            if (head := next(rest, None)) is not None:
+                weight = self._policy.user(line.owner).shares
+                score = _score(shares.usage(line.owner, line.project), weight)
+                member = _Member(line, head, rest, weight)
+                members.setdefault(line.project, []).append((score, head.job.id, number, member))
+        projects = []
+        for number, (name, ranked) in enumerate(members.items()):
+            project = _Project(name, self._policy.shares_of(name), ranked)
+            score = _score(shares.project_usage(name), project.weight)
+            projects.append((score, project.ranked[0][1], number, project))
+        heapify(projects)
+        return _serve(projects, shares)
+
+
+def _serve(projects: list[tuple[float, int, int, _Project]], shares: Shares) -> Iterator[Entry]:
+    while projects:
+        old, _, number, project = projects[0]
+        score = _score(shares.project_usage(project.name), project.weight)
+        if score > old:  # it got something since it was ranked
+            heapreplace(projects, (score, project.ranked[0][1], number, project))
+            continue
+        yield from _serve_member(project, shares)
+        if project.ranked:
+            score = _score(shares.project_usage(project.name), project.weight)
+            heapreplace(projects, (score, project.ranked[0][1], number, project))
+        else:
+            heappop(projects)
+
+
+def _serve_member(project: _Project, shares: Shares) -> Iterator[Entry]:
+    """Entries of the member who is next, until something of it starts or there are no more."""
+    ranked = project.ranked
+    while True:
+        old, _, number, member = ranked[0]
+        score = _score(shares.usage(member.owner, member.project), member.weight)
+        if score <= old:
+            break
+        heapreplace(ranked, (score, member.head.job.id, number, member))
+    before = shares.commits
+    entry: Entry | None = member.head
+    while entry is not None:
+        left = yield from offer(entry, shares)
+        entry = left or next(member.rest, None)
+        if entry is not None and shares.commits != before:
+            member.head = entry
+            score = _score(shares.usage(member.owner, member.project), member.weight)
+            heapreplace(ranked, (score, entry.job.id, number, member))
+            return
+    heappop(ranked)
+
+
+def _score(usage: float, weight: float) -> float:
+    return usage / weight if weight > 0 else inf

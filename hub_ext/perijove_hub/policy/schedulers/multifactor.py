@@ -1,0 +1,1 @@
+"""``multifactor``: thin for now, replaced below."""
