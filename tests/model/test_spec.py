@@ -19,10 +19,13 @@ from perijove.model import (
     InvalidSpecError,
     JobSpec,
     Kind,
+    RetryCause,
+    SignalRequest,
     VolumeRequest,
     parse_spec,
 )
-from perijove.model.spec import ARRAY_SIZE, FEATURES, MAX_GPUS, MAX_ID
+from perijove.model.spec import FEATURES
+from perijove.model.values import ARRAY_SIZE, MAX_GPUS, MAX_ID, MAX_TASK, WARNINGS
 
 LETTERS = "abcXYZ019"
 words = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,20}", fullmatch=True)
@@ -52,7 +55,13 @@ def tables(keys: st.SearchStrategy[str], values: st.SearchStrategy[Any]) -> st.S
     return st.dictionaries(keys, values, max_size=3)
 
 
-arrays = st.builds("{}:{}:{}".format, st.integers(0, 1000), st.integers(1000, 50_000), st.integers(1, 500))
+arrays = st.builds(
+    "{}:{}:{}{}".format,
+    st.integers(0, 1000),
+    st.integers(1000, 50_000),
+    st.integers(1, 500),
+    st.sampled_from(["", "%1", "%5"]),
+)
 OPTIONAL: dict[str, st.SearchStrategy[Any]] = {
     "name": lines,
     "kind": st.sampled_from([kind.value for kind in Kind]),
@@ -63,11 +72,16 @@ OPTIONAL: dict[str, st.SearchStrategy[Any]] = {
     "node": words,
     "constraints": tables(words, lines),
     "os": words,
+    "partition": words,
+    "reservation": words,
+    "nodes": st.integers(1, 10_000),
+    "exclusive": st.booleans(),
     "cpu": st.floats(0.01, 1000) | st.integers(1, 100),
     "memory": sizes,
     "gpus": st.integers(0, 8) | st.sampled_from(["a100:2", "h100", "4", "rtx-4090:1"]),
     "resources": tables(words, st.integers(1, 100)),
     "time_limit": durations,
+    "signal": st.sampled_from(["USR1@5m", "SIGTERM@90", "HUP@1-00:00:00"]),
     "shm_size": sizes,
     "tmp_disk": sizes,
     "volumes": lists(st.builds("{}{}".format, words, st.sampled_from(["", ":ro", ":rw"]))),
@@ -91,7 +105,10 @@ OPTIONAL: dict[str, st.SearchStrategy[Any]] = {
     "ipc": st.sampled_from(["private", "host"]),
     "gui": st.booleans(),
     "hold": st.booleans(),
+    "preemptible": st.booleans(),
     "retries": st.integers(0, 100),
+    "retry_on": lists(st.sampled_from(["failure", "node", "oom", "time", "exit:75"])),
+    "oom_retry": st.sampled_from(["2x", "1.5", 3]),
     "cache": st.booleans(),
     "notify": lists(lines),
     "labels": tables(words, lines),
@@ -105,9 +122,18 @@ WHAT = [
     ),
     st.fixed_dictionaries({"function": digests}),
 ]
-specs = st.builds(
-    lambda what, rest: what | rest, st.one_of(WHAT), st.fixed_dictionaries({}, optional=OPTIONAL)
-)
+
+
+def fitting(what: dict[str, Any], rest: dict[str, Any]) -> dict[str, Any]:
+    """A spec in which no field contradicts another."""
+    if rest.get("nodes", 1) > 1:
+        rest = {name: value for name, value in rest.items() if name not in {"array", "node"}}
+    if "signal" in rest and "time_limit" in rest:
+        rest = rest | {"time_limit": "2d"}
+    return what | rest
+
+
+specs = st.builds(fitting, st.one_of(WHAT), st.fixed_dictionaries({}, optional=OPTIONAL))
 
 
 def test_the_strategy_covers_every_field() -> None:
@@ -211,8 +237,54 @@ def test_a_volume_is_writable_unless_it_says_ro(name: str) -> None:
     assert not VolumeRequest.model_validate(name).read_only
 
 
+whole = st.integers(0, MAX_TASK)
+some = st.integers(1, MAX_TASK)
+
+
+@given(
+    st.one_of(
+        st.builds(
+            lambda start, length, step, limit: ArrayRange(
+                start=start, end=start + length * step, step=step, limit=limit
+            ),
+            st.integers(0, 10**6),
+            st.integers(0, ARRAY_SIZE - 1),
+            st.integers(1, 10**4),
+            st.none() | some,
+        ),
+        st.builds(
+            Dependency,
+            type=st.sampled_from(DependencyType),
+            job=st.integers(1, MAX_ID),
+            task=st.none() | whole,
+        ),
+        st.builds(
+            GpuRequest,
+            count=st.integers(0, MAX_GPUS),
+            model=st.none() | words,
+            memory=st.none() | st.integers(0, 1 << 60),
+        ),
+        st.builds(SignalRequest, signal=st.sampled_from(WARNINGS), before=st.floats(1, 3e8)),
+        st.builds(RetryCause, cause=st.sampled_from(["failure", "node", "oom", "time"])),
+        st.builds(RetryCause, cause=st.just("exit"), code=st.integers(1, 255)),
+        st.builds(VolumeRequest, name=words, read_only=st.booleans()),
+    )
+)
+def test_whatever_has_a_short_form_is_read_back_from_it(value: Any) -> None:
+    assert type(value).model_validate(str(value)) == value
+    assert type(value).model_validate(f" {value} ") == value
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "model", "memory"),
+    [("2@40G", 2, None, 40 << 30), ("a100@40G", 1, "a100", 40 << 30), ("a100:2@1.5T", 2, "a100", 1536 << 30)],
+)
+def test_gpus_are_asked_for_by_memory_too(text: str, count: int, model: str | None, memory: int) -> None:
+    assert GpuRequest.model_validate(text) == GpuRequest(count=count, model=model, memory=memory)
+
+
 def test_features_that_are_fields_are_named_as_the_fields() -> None:
-    assert set(FEATURES) - {"suspend"} <= set(JobSpec.model_fields)
+    assert set(FEATURES) - {"suspend", "devices"} <= set(JobSpec.model_fields)
 
 
 # bad input: fields beside `command` -> the field named, the value shown, what would be accepted
@@ -250,7 +322,24 @@ BAD: list[tuple[dict[str, Any], str, str, str]] = [
     ({"priority": 101}, "priority", "101", "at most 100"),
     ({"priority": 1.5}, "priority", "1.5", "whole number"),
     ({"retries": -1}, "retries", "-1", "at least 0"),
+    ({"nodes": 0}, "nodes", "0", "at least 1"),
+    ({"nodes": 2, "array": "1:2"}, "nodes", "", "one node"),
+    ({"nodes": 2, "node": "n1"}, "node", "", "one was named"),
+    ({"signal": "USR1"}, "signal", "'USR1'", "USR1@5m"),
+    ({"signal": "KILL@5m"}, "signal", "'KILL@5m'", "one of USR1, USR2, TERM, INT, HUP"),
+    ({"signal": "USR1@soon"}, "signal.before", "'soon'", "15m, 1d12h"),
+    ({"signal": "USR1@0.5s"}, "signal.before", "'0.5s'", "at least 1"),
+    ({"signal": "USR1@5m", "time": "5m"}, "signal", "", "before the start"),
+    ({"retry_on": ["never"]}, "retry_on.0", "'never'", "exit:CODE"),
+    ({"retry_on": ["exit:0"]}, "retry_on.0.code", "0", "at least 1"),
+    ({"retry_on": ["exit:256"]}, "retry_on.0.code", "256", "at most 255"),
+    ({"retry_on": [{"cause": "exit"}]}, "retry_on.0", "", "exit:CODE"),
+    ({"retry_on": [{"cause": "oom", "code": 3}]}, "retry_on.0", "", "exit:CODE"),
+    ({"oom_retry": "1x"}, "oom_retry", "'1x'", "more than 1"),
+    ({"oom_retry": "twice"}, "oom_retry", "'twice'", "2x or 1.5"),
+    ({"partition": "a b"}, "partition", "'a b'", "letters, digits"),
     # arrays
+    ({"array": "1:9%0"}, "array", "'1:9%0'", "%N for at most N at once"),
     ({"array": "5"}, "array", "'5'", "start:end or start:end:step"),
     ({"array": "1:x"}, "array", "'1:x'", "start:end or start:end:step"),
     ({"array": "9:1"}, "array", "'9:1'", "must not be before"),
@@ -281,6 +370,8 @@ BAD: list[tuple[dict[str, Any], str, str, str]] = [
     ({"env": {"A": "x" * 140_000}}, "env", "", "below 128 KiB"),
     ({"depends_on": ["finish:1"]}, "depends_on.0", "'finish:1'", "afterok:ID"),
     ({"depends": [0]}, "depends.0", "0", "afterok:ID"),
+    ({"depends_on": ["9" * 19]}, "depends_on.0.job", "9" * 19, "at most 9223372036854775807"),
+    ({"depends_on": ["12_x"]}, "depends_on.0", "'12_x'", "12_7 is a member"),
     ({"depends_on": [2**63]}, "depends_on.0", "9223372036854775808", "afterok:ID"),
     ({"ports": [80, 70_000]}, "ports.1", "70000", "at most 65535"),
     ({"network": "hsot"}, "network", "'hsot'", "none, bridge, host, user; did you mean 'host'?"),

@@ -148,4 +148,4 @@ def test_errors_of_one_part_alone_are_told_too() -> None:
     with pytest.raises(ValidationError) as raised:
         GpuRequest.model_validate("a:b")
     (error,) = field_errors(raised.value)
-    assert error.message == "must be a number of GPUs, a model, or model:number"
+    assert error.message.startswith("must be a number, a model, or model:number")

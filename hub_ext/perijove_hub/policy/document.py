@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from perijove.model import parse_duration, parse_size
-from perijove.model.spec import Title, Word
+from perijove.model.values import Title, Word
 
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 Size = Annotated[int, BeforeValidator(parse_size)]
@@ -244,7 +244,7 @@ class Policy(_Part):
     window: Duration = 30 * 86400.0
     """Over which the hours of limits are counted."""
     over_budget: Literal["refuse", "wait"] = "refuse"
-    """What becomes of a new job of somebody whose hours are used up. One accepted before waits in any case."""
+    """What becomes of a new job of somebody whose hours are used up; one accepted before waits."""
     updatable: dict[Literal["time_limit", "priority", "cpu", "memory", "name", "partition"], list[str]] = {
         "time_limit": ["admin"],
         "priority": ["owner", "lead", "admin"],

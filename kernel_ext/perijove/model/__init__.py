@@ -51,19 +51,18 @@ if TYPE_CHECKING:
         Slot,
         Stats,
     )
-    from perijove.model.spec import (
+    from perijove.model.spec import JobSpec, Kind
+    from perijove.model.states import ENDED, TRANSITIONS, InvalidTransitionError, State, check_transition
+    from perijove.model.validation import field_errors, parse_spec, parse_specs
+    from perijove.model.values import (
         ArrayRange,
         Dependency,
         DependencyType,
         GpuRequest,
-        JobSpec,
-        Kind,
         RetryCause,
         SignalRequest,
         VolumeRequest,
     )
-    from perijove.model.states import ENDED, TRANSITIONS, InvalidTransitionError, State, check_transition
-    from perijove.model.validation import field_errors, parse_spec, parse_specs
 
 __all__ = [
     "ENDED",
@@ -157,15 +156,8 @@ _HOMES = {
         "Stats",
     ),
     "spec": (
-        "ArrayRange",
-        "Dependency",
-        "DependencyType",
-        "GpuRequest",
         "JobSpec",
         "Kind",
-        "RetryCause",
-        "SignalRequest",
-        "VolumeRequest",
     ),
     "states": (
         "ENDED",
@@ -178,6 +170,15 @@ _HOMES = {
         "field_errors",
         "parse_spec",
         "parse_specs",
+    ),
+    "values": (
+        "ArrayRange",
+        "Dependency",
+        "DependencyType",
+        "GpuRequest",
+        "RetryCause",
+        "SignalRequest",
+        "VolumeRequest",
     ),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -16,7 +16,8 @@ from pydantic_core import ErrorDetails
 
 from perijove.model.errors import FieldError, InvalidSpecError
 from perijove.model.quantities import format_size
-from perijove.model.spec import FORMS, PATTERNS, SIZES, JobSpec
+from perijove.model.spec import SIZES, JobSpec
+from perijove.model.values import FORMS, PATTERNS
 
 MAX_ERRORS = 50
 """Errors told at once; a bulk of broken specs has more than anyone reads."""
@@ -180,6 +181,7 @@ _MESSAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "finite_number": lambda _: "must be a finite number",
     "float_parsing": _number,
     "float_type": _number,
+    "greater_than": lambda c: f"must be more than {c['gt']:g}",
     "greater_than_equal": lambda c: f"must be at least {c['ge']}",
     "int_from_float": _whole,
     "int_parsing": _whole,

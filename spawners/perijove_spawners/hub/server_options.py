@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from perijove.model import GpuRequest, format_size
-from perijove.model.spec import ImageRef, Size
+from perijove.model.values import ImageRef, Size
 
 
 class ServerOptions(BaseModel):

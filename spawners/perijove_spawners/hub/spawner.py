@@ -28,7 +28,7 @@ from perijove.model import (
     UnavailableError,
     UserError,
 )
-from perijove.model.spec import NAME_LENGTH
+from perijove.model.values import NAME_LENGTH
 from perijove_spawners.hub.server_options import ServerOptions, form_html, launcher_of
 from perijove_spawners.hub.service_client import ServiceClient
 
