@@ -5,14 +5,25 @@ Written in YAML. Everything has a default: the empty document is a site where al
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from perijove.model import parse_duration, parse_size
+from perijove.model import FieldError, InvalidSpecError, parse_duration, parse_size
 from perijove.model.values import Title, Word
+from perijove_hub.policy import registry
 
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 Size = Annotated[int, BeforeValidator(parse_size)]
@@ -20,6 +31,10 @@ Count = Annotated[int, Field(ge=0)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Priority = Annotated[int, Field(ge=0, le=100)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+Changeable = Literal["time_limit", "priority", "cpu", "memory", "name", "partition"]
+Role = Literal["owner", "lead", "admin"]
 
 
 class _Part(BaseModel):
@@ -245,7 +260,7 @@ class Policy(_Part):
     """Over which the hours of limits are counted."""
     over_budget: Literal["refuse", "wait"] = "refuse"
     """What becomes of a new job of somebody whose hours are used up; one accepted before waits."""
-    updatable: dict[Literal["time_limit", "priority", "cpu", "memory", "name", "partition"], list[str]] = {
+    updatable: dict[Changeable, list[Role]] = {
         "time_limit": ["admin"],
         "priority": ["owner", "lead", "admin"],
         "cpu": ["owner", "admin"],
@@ -327,19 +342,39 @@ def is_among(user: str, names: list[str], groups: frozenset[str] = frozenset()) 
 
 def load(text: str) -> Policy:
     """The policy in YAML `text`. Raises :class:`~perijove.model.InvalidSpecError` naming each wrong field."""
-    import yaml
-    from pydantic import ValidationError
-
-    from perijove.model import FieldError, InvalidSpecError
-
     try:
         content: Any = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
         raise InvalidSpecError(errors=[FieldError("", "", f"not YAML: {error}")]) from None
     try:
-        return Policy.model_validate(content)
+        policy = Policy.model_validate(content)
     except ValidationError as error:
         found = [
-            FieldError(".".join(map(str, e["loc"])), str(e["input"])[:80], e["msg"]) for e in error.errors()
+            FieldError(".".join(map(str, e["loc"])), str(e["input"])[:80], _said(e["msg"]))
+            for e in error.errors()
         ]
         raise InvalidSpecError(errors=found) from None
+    if unknown := list(_unknown(policy)):
+        raise InvalidSpecError(errors=unknown)
+    return policy
+
+
+def _said(message: str) -> str:
+    """Without pydantic's name for the kind of error."""
+    return message.removeprefix("Value error, ")
+
+
+def _unknown(policy: Policy) -> Iterator[FieldError]:
+    """Names of schedulers and projects that are not there."""
+    if policy.scheduler not in (there := registry.names()):
+        text = f"there is no such scheduler; there are: {', '.join(there)}"
+        yield FieldError("scheduler", policy.scheduler, text)
+    users = {"default_user": policy.default_user, **{f"users.{name}": u for name, u in policy.users.items()}}
+    named = [(f"{path}.default_project", [user.default_project or "*"]) for path, user in users.items()]
+    named += [(f"partitions.{name}.projects", part.projects) for name, part in policy.partitions.items()]
+    named += [(f"reservations.{name}.projects", kept.projects) for name, kept in policy.reservations.items()]
+    known = ", ".join(sorted(policy.projects)) or "none"
+    for field, patterns in named:
+        for pattern in patterns:
+            if pattern != "*" and not any(fnmatchcase(name, pattern) for name in policy.projects):
+                yield FieldError(field, pattern, f"there is no such project; there are: {known}")

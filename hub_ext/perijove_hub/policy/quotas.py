@@ -67,9 +67,7 @@ class Quotas:
 
     def room(self, job: Job) -> tuple[int, Reason | None]:
         """How many of `job`'s members (1 for a plain job) may start now, and why not, when none may."""
-        pair = (job.owner, job.spec.project)
-        if (found := self._scopes.get(pair)) is None:
-            found = self._scopes[pair] = scopes(self._policy, *pair)
+        found = self._scopes_of(job)
         if not found:
             return PLENTY, None
         least = job.spec.nodes if job.array_id is None else 1
@@ -88,12 +86,16 @@ class Quotas:
         """That many of them start."""
         self._shares.commit(job, count)
         spec = job.spec
-        for scope in self._scopes.get((job.owner, spec.project), ()):
-            if scope.key[0] == "user" and scope.name.startswith("guest"):
-                continue  # the same account as the user's
-            taken = self._taken.setdefault(scope.key, [0.0, 0.0, 0.0, 0.0])
+        for key in {scope.key for scope in self._scopes_of(job)}:  # user and guest have one account
+            taken = self._taken.setdefault(key, [0.0, 0.0, 0.0, 0.0])
             for i, need in enumerate(needs(spec)):
                 taken[i] += need * count
+
+    def _scopes_of(self, job: Job) -> list[Scope]:
+        pair = (job.owner, job.spec.project)
+        if (found := self._scopes.get(pair)) is None:
+            found = self._scopes[pair] = scopes(self._policy, *pair)
+        return found
 
     def _room(self, scope: Scope, spec: JobSpec) -> Iterator[tuple[int, Callable[[], Blocker]]]:
         limits, account = scope.limits, self._account(*scope.key)

@@ -51,7 +51,8 @@ def _too_large(scope: Scope, specs: Specs) -> Iterator[FieldError]:
             asked = needs(spec)[axis] * spec.nodes
             if asked > limit + EPSILON:
                 nodes = f" on {spec.nodes} nodes" if spec.nodes > 1 and axis != 3 else ""
-                text = f"{scope.name} may have at most {name} {figure(axis, limit)} at once: it could never start"
+                most = f"{name} {figure(axis, limit)}"
+                text = f"{scope.name} may have at most {most} at once: it could never start"
                 yield FieldError(FIELDS[axis], figure(axis, asked) + nodes, text)
 
 
