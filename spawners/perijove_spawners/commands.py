@@ -19,6 +19,7 @@ from perijove_spawners import registry
 from perijove_spawners.launcher import Launcher, LauncherContext
 from perijove_spawners.node import gpus
 from perijove_spawners.node.agent import NodeAgent, NodeConfig
+from perijove_spawners.node.resources import parse_resources
 from perijove_spawners.store import Store
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,13 @@ GpuList = Annotated[
         "--gpus",
         help="auto (ask the NVIDIA driver), none, a number, or device nodes with commas.",
         envvar="PERIJOVE_NODE_GPUS",
+    ),
+]
+ResourceList = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="NAME=N, a countable resource, or NAME=/dev/a,/dev/b;/dev/c: units that are devices.",
+        envvar="PERIJOVE_NODE_RESOURCES",
     ),
 ]
 LauncherOptions = Annotated[
@@ -64,7 +72,7 @@ def node(
     ] = "",
     gpu: GpuList = "auto",
     label: Annotated[list[str] | None, typer.Option(help="K=V, for constraints of jobs.")] = None,
-    resource: Annotated[list[str] | None, typer.Option(help="NAME=N, a countable resource.")] = None,
+    resource: ResourceList = None,
     store: Annotated[
         str, typer.Option(help="Folder or URL of the content store; default: STATE/store.")
     ] = "",
@@ -74,13 +82,15 @@ def node(
     """Run jobs on this host for a Perijove service, until SIGTERM; jobs that run then go on."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
+        resources = parse_resources(_pairs("--resource", resource))
         config = NodeConfig(
             name=name or socket.gethostname(),
             directory=state.absolute(),
             cpus=cpus or float(len(os.sched_getaffinity(0))),
             memory=_size(memory) or int(psutil.virtual_memory().total),
             gpus=tuple(gpus.inventory(gpu)),
-            resources={key: _number(key, value) for key, value in _pairs("--resource", resource).items()},
+            resources=resources.counts,
+            slots=resources.slots,
             labels={**host_labels(), **_pairs("--label", label)},
         )
         names = [word for entry in launcher or ["process"] for word in entry.split(",") if word]
@@ -156,9 +166,3 @@ def _pairs(option: str, entries: list[str] | None) -> dict[str, str]:
             raise OperatorError(f"{option} {entry}: must be KEY=VALUE")
         pairs[key] = value
     return pairs
-
-
-def _number(key: str, value: str) -> int:
-    if not value.isdecimal() or int(value) < 1:
-        raise OperatorError(f"--resource {key}={value}: must be a whole number from 1")
-    return int(value)

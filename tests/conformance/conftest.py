@@ -60,6 +60,7 @@ class Programs(Protocol):
     def allocate(self, size: int) -> Any: ...
     def on_term(self, code: int) -> Any: ...
     def ignore_term(self) -> Any: ...
+    def on_signal(self, number: int, text: str) -> Any: ...
 
 
 class ShellPrograms:
@@ -109,6 +110,9 @@ class ShellPrograms:
     def ignore_term(self) -> str:
         return "trap '' TERM"
 
+    def on_signal(self, number: int, text: str) -> str:
+        return f"trap {shlex.quote(self.echo(text))} {number}"
+
 
 class MemoryPrograms:
     """The in-memory launcher's own language; a part is a statement."""
@@ -154,6 +158,9 @@ class MemoryPrograms:
 
     def ignore_term(self) -> tuple[str, ...]:
         return ("ignore-term",)
+
+    def on_signal(self, number: int, text: str) -> tuple[str, ...]:
+        return ("on-signal", str(number), text)
 
 
 def _again(old: Launcher, context: LauncherContext) -> Launcher:

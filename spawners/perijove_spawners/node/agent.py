@@ -12,7 +12,6 @@ import fcntl
 import logging
 import os
 import secrets
-import signal
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -21,13 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from perijove.model import Attempt, Gpu, Node, OperatorError, Outcome, ReasonCode, Stats
+from perijove.model.records import Slot
 from perijove_spawners.launcher import Launcher, LaunchError, Phase, Status
 from perijove_spawners.node.attempts import Attempts, Folder, Record, Stop, Taken, boot_id
 from perijove_spawners.node.disk import disk_use
 from perijove_spawners.node.engine import BATCH, POLL, Engine, persist
 from perijove_spawners.node.fencing import FenceKeeper
 from perijove_spawners.node.keptlogs import keep_logs
-from perijove_spawners.node.life import Host, Life
+from perijove_spawners.node.life import Host, Life, signal_number
 from perijove_spawners.node.outbox import REPEAT, Outbox
 from perijove_spawners.node.outcomes import recovery
 from perijove_spawners.node.reading import LogReader
@@ -52,6 +52,7 @@ class NodeConfig:
     memory: int
     gpus: tuple[Gpu, ...] = ()
     resources: Mapping[str, int] = field(default_factory=dict)
+    slots: Mapping[str, Sequence[Slot]] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     poll: float = POLL
     repeat: float = REPEAT
@@ -125,7 +126,7 @@ class NodeAgent:
             self._say_ended(attempt, record.outcome)
         elif record.taken and record.taken.order.launcher in self._engines:
             self._recovered[record.taken.order.launcher].append(record)
-            self._make_life(record.taken.order, record.stop)
+            self._make_life(record.taken.order, record)
         elif record.taken:
             name = record.taken.order.launcher
             self._refuse(attempt, ReasonCode.NODE_LOST, f"launcher {name} is no longer set up on {self.name}")
@@ -180,6 +181,7 @@ class NodeAgent:
             memory=self.config.memory,
             gpus=list(self.config.gpus),
             resources=dict(self.config.resources),
+            slots={name: list(units) for name, units in self.config.slots.items()},
             labels=dict(self.config.labels),
             launchers=[launcher.capabilities for launcher in ready],
             images=self._images,
@@ -291,13 +293,13 @@ class NodeAgent:
             said = f"launcher {order.launcher} is not ready on {self.name}"
             self._refuse(attempt, ReasonCode.LAUNCH_FAILED, said, transient=True)
             return None
-        life = self._make_life(order, None)
+        life = self._make_life(order)
         self._spawn(self._live(life, Phase.CREATED))
         return life
 
-    def _make_life(self, order: Order, stop: Stop | None) -> Life:
+    def _make_life(self, order: Order, record: Record | None = None) -> Life:
         engine, folder = self._engines[order.launcher], self._attempts.folder(order.attempt)
-        life = self._lives[order.attempt] = Life(self._host, engine, folder, order, stop)
+        life = self._lives[order.attempt] = Life(self._host, engine, folder, order, record)
         return life
 
     async def _live(self, life: Life, phase: Phase, record: Record | None = None) -> None:
@@ -369,14 +371,6 @@ class NodeAgent:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.error("the agent failed", exc_info=error)
-
-
-def signal_number(name: str) -> int:
-    """Of the signal ``USR1`` (or ``SIGUSR1``); :class:`LaunchError` for what may not be sent."""
-    number = getattr(signal.Signals, f"SIG{name.removeprefix('SIG')}", None)
-    if number is None or number in {signal.SIGKILL, signal.SIGSTOP}:
-        raise LaunchError(f"signal {name!r}: must be the name of a signal other than KILL and STOP, as USR1")
-    return int(number)
 
 
 def _not_run(reason: ReasonCode, message: str, *, transient: bool = False) -> Outcome:

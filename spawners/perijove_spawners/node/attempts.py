@@ -5,6 +5,7 @@ What a folder holds decides what an agent does after it was killed:
 - ``order.json``: the order was taken, and in which boot of the machine;
 - ``started.json``: the launcher said that it runs;
 - ``stop.json``: it is to be stopped;
+- ``times.json``: its limit was changed, it was suspended or warned;
 - ``outcome.json``: it has ended;
 - ``forgotten``: the service has recorded the end. Only then is the engine's own trace removed.
 
@@ -15,6 +16,7 @@ which is where the agent stood before it began to write.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -56,6 +58,22 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Times:
+    """What has become of an attempt's time since its order; all in seconds."""
+
+    limit: float | None = None
+    """Of run time."""
+    changed: bool = False
+    """The limit is another than the order's."""
+    paused: float = 0.0
+    """How long it was suspended, up to `paused_at`."""
+    paused_at: float | None = None
+    """Since when it is, while it is."""
+    warned: float | None = None
+    """The limit of which it was warned."""
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """All that is on record of one attempt."""
 
@@ -63,6 +81,7 @@ class Record:
     taken: Taken | None = None
     started: Started | None = None
     stop: Stop | None = None
+    times: Times | None = None
     outcome: Outcome | None = None
     forgotten: bool = False
 
@@ -72,6 +91,7 @@ T = TypeVar("T")
 _TAKEN = TypeAdapter(Taken)
 _STARTED = TypeAdapter(Started)
 _STOP = TypeAdapter(Stop)
+_TIMES = TypeAdapter(Times)
 _OUTCOME = TypeAdapter(Outcome)
 
 
@@ -105,6 +125,12 @@ class Folder:
     def note_stop(self, stop: Stop) -> None:
         self._note("stop.json", _STOP.dump_json(stop))
 
+    def note_times(self, times: Times) -> None:
+        # Written more than once, so never torn: what stood there before counts until this does.
+        self._note(".times", _TIMES.dump_json(times))
+        with contextlib.suppress(OSError):
+            (self.path / ".times").replace(self.path / "times.json")
+
     def note_outcome(self, outcome: Outcome) -> None:
         self._note("outcome.json", _OUTCOME.dump_json(outcome))
 
@@ -124,6 +150,7 @@ class Folder:
             taken=_read(self.path / "order.json", _TAKEN),
             started=_read(self.path / "started.json", _STARTED),
             stop=_read(self.path / "stop.json", _STOP),
+            times=_read(self.path / "times.json", _TIMES),
             outcome=self.outcome(),
             forgotten=self.forgotten,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -71,6 +72,7 @@ def environment(order: Order, *, node: str, containers: bool, directory: str) ->
         "PERIJOVE_CPUS": f"{order.cpu:g}",
         "PERIJOVE_MEMORY": str(order.memory),
         **device_variables(order.gpus),
+        **slot_variables(order.slots),
     }
     if containers and order.image:
         facts["PERIJOVE_IMAGE"] = order.image
@@ -84,6 +86,14 @@ def device_variables(gpus: Sequence[Gpu]) -> Mapping[str, str]:
     """
     names = ",".join(g.uuid if g.uuid.startswith(("GPU-", "MIG-")) else str(g.index) for g in gpus)
     return {"CUDA_VISIBLE_DEVICES": names, "NVIDIA_VISIBLE_DEVICES": names or "void"}
+
+
+def slot_variables(slots: Mapping[str, Sequence[int]]) -> dict[str, str]:
+    """Which units of each countable resource the job holds: ``PERIJOVE_RESOURCE_GPU_10_5=0,3``."""
+    return {
+        f"PERIJOVE_RESOURCE_{re.sub('[^A-Z0-9]', '_', name.upper())}": ",".join(map(str, units))
+        for name, units in slots.items()
+    }
 
 
 def _covers(target: str, path: str) -> bool:

@@ -113,6 +113,7 @@ class Launching:
             memory=order.memory,
             shm_size=order.shm_size,
             gpus=order.gpus,
+            devices=order.devices,
             network=order.network,
             ports=order.ports,
             time_limit=order.time_limit,

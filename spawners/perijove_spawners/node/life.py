@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, replace
 from typing import Any
 
-from perijove.model import Attempt, Outcome, ReasonCode
+from perijove.model import Attempt, Outcome, ReasonCode, format_duration
 from perijove_spawners.launcher import LaunchError, Phase, Status
-from perijove_spawners.node.attempts import Folder, Started, Stop
+from perijove_spawners.node.attempts import Folder, Record, Started, Stop, Times
+from perijove_spawners.node.deadlines import Deadlines
 from perijove_spawners.node.engine import Engine, persist
 from perijove_spawners.node.jobfiles import READ_LIMIT, read_display, take_outputs
 from perijove_spawners.node.launching import Launching, StoppedError
@@ -42,7 +44,7 @@ class Life:
     """One attempt, until the service has recorded its end."""
 
     def __init__(
-        self, host: Host, engine: Engine, folder: Folder, order: Order, stop: Stop | None = None
+        self, host: Host, engine: Engine, folder: Folder, order: Order, record: Record | None = None
     ) -> None:
         self.host, self.engine, self.folder, self.order = host, engine, folder, order
         self.attempt: Attempt = order.attempt
@@ -50,13 +52,23 @@ class Life:
         self.outcome: Outcome | None = None
         self.started: Started | None = None
         self._kind, self._kind_at = ReportKind.LAUNCHING, time.time()
-        self._stop = stop
+        self._stop = record.stop if record else None
         self._stop_wanted = asyncio.Event()
         self._timed_out = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._deadlines = Deadlines(
+            folder,
+            (record.times if record else None) or Times(order.time_limit),
+            order.warning[1] if order.warning else None,
+            enforce=not self._engine_limits,
+        )
+        self._deadlines.on_warning, self._deadlines.on_limit = self._warn, self._time_is_up
         self._progress = ProgressReader(folder.path, order.account)
-        if stop:
+        if self._stop:
             self._stop_wanted.set()
+
+    @property
+    def _engine_limits(self) -> bool:
+        return "time_limit" in self.engine.launcher.capabilities.features
 
     # from the order to the end
 
@@ -78,8 +90,7 @@ class Life:
             outcome = _not_launched(str(error), transient=error.transient)
         finally:
             self.engine.dismiss(self.attempt)
-            if self._timer:
-                self._timer.cancel()
+            self._deadlines.cancel()
         await self._end(outcome)
 
     async def _launch(self) -> None:
@@ -91,7 +102,7 @@ class Life:
     def _launching(self) -> Launching:
         return Launching(
             engine=self.engine,
-            order=self.order,
+            order=replace(self.order, time_limit=self._deadlines.times.limit),
             folder=self.folder.path,
             node=self.host.name,
             store=self.host.store,
@@ -103,15 +114,22 @@ class Life:
         self.started = started
         self._report(ReportKind.STARTED, endpoint=started.endpoint, at=started.at)
         self.engine.began(self.attempt)
-        if self.order.time_limit and "time_limit" not in self.engine.launcher.capabilities.features:
-            left = started.at + self.order.time_limit - time.time()
-            self._timer = asyncio.get_running_loop().call_later(max(0.0, left), self._time_is_up)
+        self._deadlines.begin(started.at)
+        if self._deadlines.times.changed and self._engine_limits:
+            # It may have begun, or an agent have ended, before the launcher knew.
+            self.host.spawn(self._tell_limit())
         if self._stop:
             self._stop_now()
 
     def _outcome(self, status: Status) -> Outcome:
         started = self.started.at if self.started else None
-        ending = Ending(stop=self._stop, timed_out=self._timed_out, started=started, ended=time.time())
+        ending = Ending(
+            stop=self._stop,
+            timed_out=self._timed_out,
+            started=started,
+            ended=time.time(),
+            times=self._deadlines.times,
+        )
         return outcome_of(status, self.order, ending)
 
     async def _end(self, outcome: Outcome) -> None:
@@ -149,8 +167,30 @@ class Life:
         await self.engine.launcher.signal(self.attempt, number)
 
     async def update(self, time_limit: float | None) -> None:
-        """Give it another time limit."""
-        raise LaunchError("the time limit cannot be changed yet")
+        """Give it another time limit, now or as soon as it runs."""
+        self._deadlines.change(time_limit)
+        if self.runs and self._engine_limits:
+            await self.engine.launcher.limit(self.attempt, time_limit)
+
+    async def _tell_limit(self) -> None:
+        await self._persist(
+            lambda: self.engine.launcher.limit(self.attempt, self._deadlines.times.limit), "time limit"
+        )
+
+    def _warn(self) -> None:
+        self.host.spawn(self._send_warning())
+
+    async def _send_warning(self) -> None:
+        assert self.order.warning
+        name, left = self.order.warning[0], (self._deadlines.times.limit or 0.0) - self._deadlines.ran()
+        if "signal" in self.engine.launcher.capabilities.features:
+            number = signal_number(name)
+            await self._persist(lambda: self.engine.launcher.signal(self.attempt, number), "warning")
+        message = f"sent {name}: {format_duration(max(0.0, left))} left of its time"
+        log.info("%s: %s", self.attempt, message)
+        self.host.report(
+            Report(self.host.name, self.attempt, ReportKind.WARNED, time.time(), message=message)
+        )
 
     async def suspend(self) -> None:
         self._check_runs("suspended")
@@ -209,17 +249,20 @@ class Life:
         self.host.spawn(self._stop_on_engine(self.order.grace))
 
     async def _stop_on_engine(self, grace: float) -> None:
-        try:
-            await persist(
-                lambda: self.engine.launcher.stop(self.attempt, grace=grace),
-                f"{self.attempt}: stop",
-                until=self.ended,
-            )
-        except LaunchError as error:
-            log.warning("%s: stop: %s", self.attempt, error)
+        await self._persist(lambda: self.engine.launcher.stop(self.attempt, grace=grace), "stop")
         self.engine.hint([self.attempt])
 
+    async def _persist(self, act: Callable[[], Awaitable[None]], what: str) -> None:
+        try:
+            await persist(act, f"{self.attempt}: {what}", until=self.ended)
+        except LaunchError as error:
+            log.warning("%s: %s: %s", self.attempt, what, error)
+
     def _phase_seen(self, phase: Phase) -> None:
+        if phase is Phase.SUSPENDED:
+            self._deadlines.pause()
+        elif phase is Phase.RUNNING:
+            self._deadlines.go_on()
         if phase is Phase.SUSPENDED and self._kind is ReportKind.STARTED:
             self._report(ReportKind.SUSPENDED)
         elif phase is Phase.RUNNING and self._kind is ReportKind.SUSPENDED:
@@ -237,6 +280,14 @@ class Life:
         level = logging.DEBUG if kind is ReportKind.LAUNCHING else logging.INFO
         log.log(level, "%s: %s%s", self.attempt, kind, f" {outcome.state}" if outcome else "")
         self.host.report(Report(self.host.name, self.attempt, kind, self._kind_at, message=message, **news))
+
+
+def signal_number(name: str) -> int:
+    """Of the signal ``USR1`` (or ``SIGUSR1``); :class:`LaunchError` for what may not be sent."""
+    number = getattr(signal.Signals, f"SIG{name.removeprefix('SIG')}", None)
+    if number is None or number in {signal.SIGKILL, signal.SIGSTOP}:
+        raise LaunchError(f"signal {name!r}: must be the name of a signal other than KILL and STOP, as USR1")
+    return int(number)
 
 
 def _not_launched(message: str, *, transient: bool) -> Outcome:

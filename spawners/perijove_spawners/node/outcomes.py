@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from perijove.model import Outcome, ReasonCode, format_duration, format_size
 from perijove_spawners.launcher import Phase, Status
-from perijove_spawners.node.attempts import Record, Stop
+from perijove_spawners.node.attempts import Record, Stop, Times
 from perijove_spawners.protocol import Order
 
 _SIGNALS = range(129, 129 + 64)
@@ -22,6 +22,7 @@ class Ending:
     """The agent stopped it at its time limit."""
     started: float | None = None
     ended: float | None = None
+    times: Times = field(default_factory=Times)
 
 
 def outcome_of(status: Status, order: Order, ending: Ending) -> Outcome:
@@ -46,8 +47,11 @@ def _reason(status: Status, order: Order, ending: Ending) -> tuple[ReasonCode | 
         return ReasonCode.NODE_LOST, "the engine no longer has it; how it ended is not known"
     if ending.stop and (code != 0 or (status.ended or ending.stop.at) >= ending.stop.at):
         return ReasonCode.KILLED_BY_USER, "stopped"
-    if status.timed_out or ending.timed_out or (code in _SIGNALS and _over_limit(status, order, ending)):
-        return ReasonCode.TIME_LIMIT, f"stopped at its time limit of {format_duration(order.time_limit or 0)}"
+    if status.timed_out or ending.timed_out or (code in _SIGNALS and _over_limit(status, ending)):
+        return (
+            ReasonCode.TIME_LIMIT,
+            f"stopped at its time limit of {format_duration(ending.times.limit or 0)}",
+        )
     if status.out_of_memory:
         return ReasonCode.OUT_OF_MEMORY, f"needed more than its memory of {format_size(order.memory)}"
     if code == 0:
@@ -59,10 +63,10 @@ def _reason(status: Status, order: Order, ending: Ending) -> tuple[ReasonCode | 
     return ReasonCode.NON_ZERO_EXIT, status.message or f"ended with exit code {code}"
 
 
-def _over_limit(status: Status, order: Order, ending: Ending) -> bool:
+def _over_limit(status: Status, ending: Ending) -> bool:
     # An agent killed after it had stopped the job at its limit left no other trace of why.
-    started, ended = status.started or ending.started, status.ended
-    return bool(order.time_limit and started and ended and ended - started >= order.time_limit)
+    started, ended, limit = status.started or ending.started, status.ended, ending.times.limit
+    return bool(limit and started and ended and ended - started - ending.times.paused >= limit)
 
 
 def _signal_name(number: int) -> str:
