@@ -1,63 +1,43 @@
-"""The database of intentions: one writer, many readers, SQLite in WAL mode.
+"""The database of intentions: one writer, many readers; SQLite in WAL mode, or PostgreSQL.
 
 Synchronous on purpose: the controller calls it in a thread of its own. A commit returns when the batch
-is on the disk (``synchronous=FULL``).
+is on the disk (``synchronous=FULL``; PostgreSQL's ``synchronous_commit`` as the server has it).
 """
 
 from __future__ import annotations
 
+import heapq
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, bindparam, create_engine, event, func, insert, select, update
+from sqlalchemy import Connection, create_engine, event, func, insert, or_, select
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import OperationalError
-from sqlmodel import SQLModel
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from perijove.model import Job, JobEvent, State
-from perijove_hub.store.rows import UPDATED, event_of, event_row, job_of, row_of, update_of
+from perijove_hub.accounting import Allocation, Axis, Spent, day_of
+from perijove_hub.store import documents
+from perijove_hub.store.batch import Batch, Page
+from perijove_hub.store.documents import Document
+from perijove_hub.store.queries import days, live_states, overlapping, page_queries, spent_of, usage_query
+from perijove_hub.store.rows import allocation_of, event_of, job_of
 from perijove_hub.store.tables import EventRow, FileRow, JobRow, SubmissionRow
+from perijove_hub.store.tables import allocation as _allocation
+from perijove_hub.store.tables import event as _event
+from perijove_hub.store.tables import file as _file
+from perijove_hub.store.tables import job as _job
+from perijove_hub.store.tables import submission as _submission
+from perijove_hub.store.writing import Writer
 
 log = logging.getLogger(__name__)
 
-_job = SQLModel.metadata.tables["job"]
-_event = SQLModel.metadata.tables["event"]
-_file = SQLModel.metadata.tables["file"]
-_submission = SQLModel.metadata.tables["submission"]
-
-__all__ = ["Batch", "Database", "EventRow", "FileRow", "JobRow", "Page", "SubmissionRow"]
-
-
-@dataclass(slots=True)
-class Batch:
-    """What one transaction writes."""
-
-    new: dict[int, Job] = field(default_factory=dict)
-    changed: dict[int, Job] = field(default_factory=dict)
-    events: list[JobEvent] = field(default_factory=list)
-    submissions: list[dict[str, Any]] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.new or self.changed or self.events)
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """What to list: newest first, ids below `before`."""
-
-    states: tuple[State, ...] = ()
-    owner: str | None = None
-    name: str | None = None
-    array: int | None = None
-    labels: tuple[tuple[str, str], ...] = ()
-    limit: int = 100
-    before: int | None = None
+__all__ = ["Batch", "Database", "Document", "EventRow", "FileRow", "JobRow", "Page", "SubmissionRow"]
 
 
 class Database:
@@ -66,10 +46,8 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = url
         self.engine = _engine(url)
-        # Compiled once: SQLAlchemy's work on each parameter of each row costs more than SQLite's on the row.
-        self._insert_job, self._update_job, self._insert_event = (
-            str(statement.compile(self.engine)) for statement in (insert(_job), _UPDATE, insert(_event))
-        )
+        self.postgresql = self.engine.dialect.name == "postgresql"
+        self._writer = Writer(postgresql=self.postgresql)
 
     @classmethod
     def at(cls, path: Path) -> Database:
@@ -91,25 +69,12 @@ class Database:
     def commit(self, batch: Batch) -> None:
         """Write `batch` in one transaction, durably or not at all."""
         with self.engine.begin() as connection:
-            if batch.new:
-                connection.exec_driver_sql(self._insert_job, [row_of(job) for job in batch.new.values()])
-            if batch.changed:
-                rows = [update_of(job) for job in batch.changed.values()]
-                connection.exec_driver_sql(self._update_job, rows)
-            if batch.events:
-                connection.exec_driver_sql(self._insert_event, [event_row(e) for e in batch.events])
-            if batch.submissions:
-                connection.execute(insert(_submission), batch.submissions)
+            self._writer.write(connection, batch)
 
     def commit_piecemeal(self, batch: Batch) -> None:
         """Write each job of `batch` with its events by itself, leaving out what cannot be written."""
-        for job_id in [*batch.new, *(job for job in batch.changed if job not in batch.new)]:
-            part = Batch(
-                new={job_id: batch.new[job_id]} if job_id in batch.new else {},
-                changed={job_id: batch.changed[job_id]} if job_id in batch.changed else {},
-                events=[event for event in batch.events if event.job == job_id],
-                submissions=[row for row in batch.submissions if row["first"] == job_id],
-            )
+        for job_id in batch.jobs():
+            part = batch.of(job_id)
             try:
                 self.commit(part)
             except OperationalError:
@@ -119,8 +84,8 @@ class Database:
 
     def live(self) -> list[Job]:
         """Every job that has not ended, by id."""
-        states = [state.value for state in State if not state.ended]
-        return self._jobs(select(_job).where(_job.c.state.in_(states)).order_by(_job.c.id))
+        live = _job.c.state.in_(live_states())
+        return self._jobs(select(_job).where(_job.c.ended.is_(None), live).order_by(_job.c.id))
 
     def last(self) -> tuple[int, int]:
         """The highest job id and event number ever given."""
@@ -142,20 +107,9 @@ class Database:
 
     def jobs(self, page: Page) -> list[Job]:
         """One page of jobs."""
-        query = select(_job).order_by(_job.c.id.desc()).limit(page.limit)
-        if page.states:
-            query = query.where(_job.c.state.in_([state.value for state in page.states]))
-        if page.owner is not None:
-            query = query.where(_job.c.owner == page.owner)
-        if page.name is not None:
-            query = query.where(_job.c.name == page.name)
-        if page.array is not None:
-            query = query.where(_job.c.array_id == page.array)
-        for key, value in page.labels:
-            query = query.where(func.json_extract(_job.c.spec, f'$.labels."{key}"') == value)
-        if page.before is not None:
-            query = query.where(_job.c.id < page.before)
-        return self._jobs(query)
+        parts = [self._jobs(query) for query in page_queries(page)]
+        newest = heapq.merge(*parts, key=lambda job: job.id, reverse=True)
+        return list(islice(newest, page.limit))
 
     def events(
         self, *, after: int = 0, job: int | None = None, owner: str | None = None, limit: int = 1000
@@ -175,6 +129,56 @@ class Database:
         with self._read() as connection:
             return {State(state): count for state, count in connection.execute(query)}
 
+    def group_tasks(self, group: int) -> dict[int, State]:
+        """The members of a group that have rows of their own: task number (or rank) -> state."""
+        query = select(_job.c.array_task, _job.c.state).where(_job.c.array_id == group)
+        with self._read() as connection:
+            return {task: State(state) for task, state in connection.execute(query)}
+
+    def allocations(self, since: float) -> list[Allocation]:
+        """What was held at some time after `since`, or is held still; by its begin."""
+        now_on = overlapping(since, float("inf"))
+        query = select(_allocation).where(or_(*now_on)).order_by(_allocation.c.began, _allocation.c.job)
+        with self._read() as connection:
+            return [allocation_of(row) for row in connection.execute(query)]
+
+    def usage(
+        self,
+        by: Sequence[Axis],
+        since: float,
+        until: float,
+        *,
+        owner: str | None = None,
+        project: str | None = None,
+    ) -> dict[tuple[str | None, ...], Spent]:
+        """:func:`perijove_hub.accounting.usage` of what is kept. `until` is at most now."""
+        periods = days(since, until) if "day" in by else [(since, until)]
+        columns = [axis for axis in by if axis != "day"]
+        found: dict[tuple[str | None, ...], Spent] = {}
+        with self._read() as connection:
+            for begin, end in periods:
+                query = usage_query(columns, begin, end, owner=owner, project=project)
+                for row in connection.execute(query):
+                    values = dict(zip(columns, row, strict=False))
+                    key = tuple(day_of(begin) if axis == "day" else values[axis] for axis in by)
+                    found[key] = spent_of(row)
+        return found
+
+    def document(self, name: str) -> Document | None:
+        """The version in force."""
+        with self._read() as connection:
+            return documents.latest(connection, name)
+
+    def documents(self, name: str) -> list[Document]:
+        """All versions, the newest first."""
+        with self._read() as connection:
+            return documents.versions(connection, name)
+
+    def save_document(self, name: str, body: str, by: str, at: float) -> Document:
+        """Make `body` the version in force, durably."""
+        with self.engine.begin() as connection:
+            return documents.save(connection, name, body, by, at)
+
     def submission(self, owner: str, key: str) -> range | None:
         """The job ids that a submission of that key was given."""
         query = select(_submission).where(_submission.c.owner == owner, _submission.c.key == key)
@@ -186,11 +190,8 @@ class Database:
         """Record that `owner` may use the file; idempotent."""
         if self.owns(owner, digest):
             return
-        with self.engine.begin() as connection:
-            connection.execute(
-                insert(_file).prefix_with("OR IGNORE", dialect="sqlite"),
-                {"digest": digest, "owner": owner, "size": size, "at": at},
-            )
+        with suppress(IntegrityError), self.engine.begin() as connection:
+            connection.execute(insert(_file), {"digest": digest, "owner": owner, "size": size, "at": at})
 
     def owns(self, owner: str, digest: str) -> bool:
         """Whether `owner` uploaded that file."""
@@ -208,12 +209,9 @@ class Database:
             yield connection
 
 
-_UPDATE = (
-    update(_job).where(_job.c.id == bindparam("job_id")).values({name: bindparam(name) for name in UPDATED})
-)
-
-
 def _engine(url: str) -> Engine:
+    if url.startswith("postgresql"):
+        return create_engine(url, pool_pre_ping=True)
     engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
 
     @event.listens_for(engine, "connect")

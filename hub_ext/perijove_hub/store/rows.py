@@ -1,4 +1,4 @@
-"""Between :class:`perijove.model.Job` and its row."""
+"""Between the records and their rows."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from perijove.model import Job, JobEvent, JobSpec, State
+from perijove_hub.accounting import Allocation
 
 COLUMNS = (
     "id",
@@ -22,42 +23,86 @@ COLUMNS = (
     "ended",
     "array_id",
     "array_task",
+    "partition",
 )
+"""Columns of a job's row that are fields of :class:`perijove.model.Job`."""
 UPDATED = ("state", "attempt", "exit_code", "node", "started", "ended", "detail")
+RESPECIFIED = ("name", "launcher", "project", "partition", "spec", *UPDATED)
+_IN_DETAIL = (
+    "memory_peak",
+    "cpu_seconds",
+    "gpu_seconds",
+    "outputs",
+    "progress_text",
+    "slots",
+    "failures",
+    "suspended_seconds",
+    "failed_nodes",
+    "archived",
+    "kill_requested",
+    "requeue_requested",
+)
+"""Fields without a column that are left out where they are empty or zero."""
+_IN_DETAIL_UNLESS_NONE = ("allocated", "suspended_at", "progress", "rerun_of")
 
 
 def row_of(job: Job) -> tuple[Any, ...]:
-    """The whole row, in the table's order: :data:`COLUMNS`, then spec and detail as JSON."""
-    spec = job.spec.model_dump_json(exclude_unset=True)
-    return (*_columns_of(job), spec, _json(detail_of(job)))
+    """The whole row, in the table's order."""
+    return (
+        job.id,
+        job.owner,
+        job.name,
+        job.state.value,
+        job.attempt,
+        job.exit_code,
+        job.node,
+        job.launcher,
+        job.submitted,
+        job.started,
+        _end_of(job),
+        job.array_id,
+        job.array_task,
+        job.spec.project,
+        job.partition,
+        job.spec.model_dump_json(exclude_unset=True),
+        _json(detail_of(job)),
+    )
 
 
 def update_of(job: Job) -> tuple[Any, ...]:
     """What may have changed, in the order of :data:`UPDATED`, then the id."""
-    changed = (job.state.value, job.attempt, job.exit_code, job.node, job.started, job.ended)
+    changed = (job.state.value, job.attempt, job.exit_code, job.node, job.started, _end_of(job))
     return (*changed, _json(detail_of(job)), job.id)
+
+
+def respecified_of(job: Job) -> tuple[Any, ...]:
+    """What may have changed with the spec, in the order of :data:`RESPECIFIED`, then the id."""
+    spec = job.spec.model_dump_json(exclude_unset=True)
+    return (job.name, job.launcher, job.spec.project, job.partition, spec, *update_of(job))
 
 
 def detail_of(job: Job) -> dict[str, Any]:
     """The fields without a column of their own, where they say anything."""
     detail: dict[str, Any] = {}
     if job.reason is not None:
-        detail["reason"] = job.reason.model_dump(mode="json", exclude_none=True)
+        detail["reason"] = job.reason.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     if job.gpus:
         detail["gpus"] = [gpu.model_dump(mode="json") for gpu in job.gpus]
     if job.endpoint is not None:
         detail["endpoint"] = job.endpoint.model_dump(mode="json")
-    for name in ("memory_peak", "cpu_seconds", "outputs", "progress_text", "kill_requested"):
-        if value := getattr(job, name):
-            detail[name] = value
-    if job.progress is not None:
-        detail["progress"] = job.progress
+    if job.kept != "all":
+        detail["kept"] = job.kept
+    if job.tasks:
+        detail["tasks"] = {state.value: count for state, count in job.tasks.items() if count}
+    detail.update((name, value) for name, value in zip(_IN_DETAIL, _rare(job), strict=True) if value)
+    optional = zip(_IN_DETAIL_UNLESS_NONE, _optional(job), strict=True)
+    detail.update((name, value) for name, value in optional if value is not None)
     return detail
 
 
 def job_of(row: Any) -> Job:
     """The job a row holds."""
-    fields = {name: getattr(row, name) for name in COLUMNS}
+    fields = dict(zip(COLUMNS, _columns_of(row), strict=True))
     return Job.model_validate({**fields, **row.detail, "spec": JobSpec.model_validate_json(row.spec)})
 
 
@@ -80,7 +125,62 @@ def event_of(row: Any) -> JobEvent:
     return JobEvent(row.seq, row.job, row.owner, row.at, row.event, State(row.state), row.attempt, row.detail)
 
 
+def allocation_row(allocation: Allocation) -> tuple[Any, ...]:
+    """The row of an allocation, in the table's order."""
+    return _allocation_of(allocation)
+
+
+def allocation_of(row: Any) -> Allocation:
+    """The allocation a row holds."""
+    return Allocation(
+        job=row.job,
+        attempt=row.attempt,
+        owner=row.owner,
+        project=row.project,
+        kind=row.kind,
+        image=row.image,
+        partition=row.partition,
+        node=row.node,
+        cpu=row.cpu,
+        memory=row.memory,
+        gpus=row.gpus,
+        begin=row.began,
+        end=row.ended,
+        label=row.label,
+    )
+
+
+def label_rows(job: Job) -> list[tuple[Any, ...]]:
+    """The rows of its labels, in the table's order. A member is found by its group's."""
+    if job.array_id is not None:
+        return []
+    return [(job.id, key, value, job.owner) for key, value in job.spec.labels.items()]
+
+
+def _end_of(job: Job) -> float | None:
+    # Live jobs are found by having no end.
+    return job.ended if job.state.ended else None
+
+
 _columns_of = attrgetter(*COLUMNS)
+_rare = attrgetter(*_IN_DETAIL)
+_optional = attrgetter(*_IN_DETAIL_UNLESS_NONE)
+_allocation_of = attrgetter(
+    "job",
+    "attempt",
+    "begin",
+    "end",
+    "owner",
+    "project",
+    "kind",
+    "image",
+    "partition",
+    "node",
+    "cpu",
+    "memory",
+    "gpus",
+    "label",
+)
 
 
 def _json(value: dict[str, Any]) -> str:

@@ -1,23 +1,28 @@
-"""The tables. A job's row is its latest version; ``event`` is its history, append-only."""
+"""The tables. A job's row is its latest version; ``event`` is its history, ``allocation`` what it held.
+
+Ids, sequence numbers and task numbers are 64 bits wide. Times are seconds since the epoch, UTC.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Index, Text
+from sqlalchemy import JSON, BigInteger, Column, ColumnElement, Index, Text, and_
 from sqlmodel import Field, SQLModel
+
+LONG = 86400.0
+"""Seconds beyond which an allocation counts as long: those that overlap a period are looked for apart."""
 
 
 class JobRow(SQLModel, table=True):
-    """One job (or array, or member of one). Times are seconds since the epoch, UTC."""
+    """One job (or group, or member of one that has been materialised)."""
 
     __tablename__ = "job"
-    __table_args__ = (Index("ix_job_owner_id", "owner", "id"), Index("ix_job_array", "array_id"))
 
     id: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
     owner: str
     name: str
-    state: str = Field(index=True)
+    state: str
     attempt: int = 0
     exit_code: int | None = None
     node: str | None = None
@@ -25,12 +30,29 @@ class JobRow(SQLModel, table=True):
     submitted: float
     started: float | None = None
     ended: float | None = None
-    array_id: int | None = None
-    array_task: int | None = None
+    array_id: int | None = Field(sa_column=Column(BigInteger))
+    array_task: int | None = Field(sa_column=Column(BigInteger))
+    project: str | None = None
+    partition: str | None = None
     spec: str = Field(sa_column=Column(Text, nullable=False))
     """The JobSpec as JSON, only the fields that were given."""
     detail: Any = Field(sa_column=Column(JSON, nullable=False))
     """The remaining fields of :class:`perijove.model.Job`, where they differ from its defaults."""
+
+
+class LabelRow(SQLModel, table=True):
+    """A label of a job (of a group, not of its members), to be found by."""
+
+    __tablename__ = "label"
+    __table_args__ = (
+        Index("ix_label_value", "key", "value", "job"),
+        Index("ix_label_owner", "owner", "key", "value", "job"),
+    )
+
+    job: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    key: str = Field(primary_key=True)
+    value: str
+    owner: str
 
 
 class EventRow(SQLModel, table=True):
@@ -40,13 +62,61 @@ class EventRow(SQLModel, table=True):
     __table_args__ = (Index("ix_event_job", "job"),)
 
     seq: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
-    job: int
+    job: int = Field(sa_column=Column(BigInteger, nullable=False))
     owner: str
     at: float
     event: str
     state: str
     attempt: int
     detail: Any = Field(sa_column=Column(JSON, nullable=False))
+
+
+class AllocationRow(SQLModel, table=True):
+    """What an attempt held of a node from `began` to `ended`; outlives the job's own row."""
+
+    __tablename__ = "allocation"
+
+    job: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    attempt: int = Field(primary_key=True)
+    began: float = Field(primary_key=True)
+    ended: float | None = None
+    """None: held still."""
+    owner: str
+    project: str | None = None
+    kind: str
+    image: str | None = None
+    partition: str | None = None
+    node: str
+    cpu: float
+    memory: int = Field(sa_column=Column(BigInteger, nullable=False))
+    gpus: int
+    label: str
+
+
+class DocumentRow(SQLModel, table=True):
+    """A version of something that administrators set while the service runs: the policy, drains."""
+
+    __tablename__ = "document"
+
+    name: str = Field(primary_key=True)
+    version: int = Field(primary_key=True)
+    at: float
+    by: str
+    body: str = Field(sa_column=Column(Text, nullable=False))
+
+
+class LeaseRow(SQLModel, table=True):
+    """Who may write: one row. `fence` grows with each leader, `number` with each of its commits."""
+
+    __tablename__ = "lease"
+
+    name: str = Field(primary_key=True)
+    holder: str
+    url: str
+    fence: int = Field(sa_column=Column(BigInteger, nullable=False))
+    number: int = Field(sa_column=Column(BigInteger, nullable=False))
+    expires: float
+    """By the database's clock."""
 
 
 class FileRow(SQLModel, table=True):
@@ -67,6 +137,40 @@ class SubmissionRow(SQLModel, table=True):
 
     owner: str = Field(primary_key=True)
     key: str = Field(primary_key=True)
-    first: int
+    first: int = Field(sa_column=Column(BigInteger, nullable=False))
     """Id of the first of its jobs."""
     count: int
+
+
+def _partial(name: str, *columns: Column[Any], where: ColumnElement[Any]) -> None:
+    Index(name, *columns, sqlite_where=where, postgresql_where=where)
+
+
+job = SQLModel.metadata.tables["job"]
+event = SQLModel.metadata.tables["event"]
+allocation = SQLModel.metadata.tables["allocation"]
+document = SQLModel.metadata.tables["document"]
+lease = SQLModel.metadata.tables["lease"]
+label = SQLModel.metadata.tables["label"]
+file = SQLModel.metadata.tables["file"]
+submission = SQLModel.metadata.tables["submission"]
+
+# Lists show groups as one row: members, of which there may be many more, are in none of their indexes.
+_top = job.c.array_id.is_(None)
+_partial("ix_job_top", job.c.id, where=_top)
+_partial("ix_job_owner", job.c.owner, job.c.id, where=_top)
+_partial("ix_job_owner_name", job.c.owner, job.c.name, job.c.id, where=_top)
+_partial("ix_job_name", job.c.name, job.c.id, where=_top)
+_partial("ix_job_project", job.c.project, job.c.id, where=and_(_top, job.c.project.is_not(None)))
+_partial("ix_job_state", job.c.state, job.c.id, where=_top)
+_partial("ix_job_owner_state", job.c.owner, job.c.state, job.c.id, where=_top)
+_partial("ix_job_array", job.c.array_id, job.c.array_task, where=job.c.array_id.is_not(None))
+_partial("ix_job_live", job.c.id, where=job.c.ended.is_(None))
+
+Index("ix_allocation_began", allocation.c.began)
+_partial("ix_allocation_open", allocation.c.began, where=allocation.c.ended.is_(None))
+_partial(
+    "ix_allocation_long",
+    allocation.c.ended,
+    where=allocation.c.ended - allocation.c.began > LONG,
+)
