@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,6 +40,8 @@ class SwitchedLauncher(MemoryLauncher):
 
     async def start(self, launch: Launch) -> None:
         self._check_up()
+        if "time_limit" not in self.capabilities.features:
+            launch = replace(launch, time_limit=None)
         await super().start(launch)
         if self.cut_after_start:
             self.down, self.cut_after_start = True, False

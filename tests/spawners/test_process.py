@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import absent
-from waiting import becomes, until
+from waiting import becomes, until, wait_until
 
 from perijove.model import Account, Attempt
 from perijove_spawners.launcher import Launch, LauncherContext, LaunchError, Phase, Status
@@ -341,6 +341,28 @@ async def test_nothing_is_left_after_removal(site: Site) -> None:
     assert not processes.session_members(Identity(*record["command"]))
     groups = (record["cgroup"] or {}).get("directories", {})
     assert not any(os.path.exists(directory) for directory in groups.values())  # noqa: ASYNC240, PTH110
+
+
+async def test_what_ends_as_soon_as_it_goes_on_was_resumed(site: Site) -> None:
+    script = "trap 'exit 3' TERM; echo yes > \"$PERIJOVE_JOB_DIR/ready\"; sleep 60 & wait"
+    await site.launcher.start(site.launch(script))
+    await until(lambda: site.file("ready"), "the trap")
+    await site.launcher.suspend(ATTEMPT)
+    os.kill(site.record("running")["command"][0], signal.SIGTERM)
+    resuming = asyncio.create_task(site.launcher.resume(ATTEMPT))
+    await asyncio.sleep(0)
+    # The launcher has given its order, and cannot look before all is over.
+    wait_until(lambda: (entries := site.journal.read()) and "ended" in entries, "the end")  # noqa: ASYNC251
+    await resuming
+    assert (await site.status()).exit_code == 3
+
+
+async def test_what_is_lost_while_suspended_was_not_resumed(site: Site) -> None:
+    await site.launcher.start(site.launch("sleep 60"))
+    await site.launcher.suspend(ATTEMPT)
+    os.kill(site.record("running")["supervisor"][0], signal.SIGKILL)
+    with pytest.raises(LaunchError, match="does not run"):
+        await site.launcher.resume(ATTEMPT)
 
 
 async def test_exec_is_cut_at_its_size(site: Site) -> None:
