@@ -352,7 +352,7 @@ async def test_what_ends_as_soon_as_it_goes_on_was_resumed(site: Site) -> None:
     resuming = asyncio.create_task(site.launcher.resume(ATTEMPT))
     await asyncio.sleep(0)
     # The launcher has given its order, and cannot look before all is over.
-    wait_until(lambda: (entries := site.journal.read()) and "ended" in entries, "the end")  # noqa: ASYNC251
+    wait_until(lambda: (entries := site.journal.read()) and "ended" in entries, "the end")
     await resuming
     assert (await site.status()).exit_code == 3
 

@@ -8,6 +8,7 @@ a word and JSON. Of the same word the last line counts:
                user's program is executed: with it the program may have run, without it never did.
 ``failed``     why it could not be started; there may be another try.
 ``suspended``  whether it is frozen.
+``limit``      its time limit in seconds, when that was changed; null for none.
 ``ended``      how it ended.
 
 Who has the file locked decides about the start. One file, and not one for each event, because making a file

@@ -294,15 +294,23 @@ class ProcessLauncher:
         await self._turn_to(attempt, Phase.RUNNING, "resume")
 
     async def _turn_to(self, attempt: Attempt, wanted: Phase, verb: str) -> None:
+        asked, give_up = False, time.monotonic() + 10
         with self._hints.expect(attempt) as changed:
-            give_up = time.monotonic() + 10
             while (status := await self._look(attempt)).phase is not wanted:
                 if status.phase not in {Phase.RUNNING, Phase.SUSPENDED}:
+                    if asked and self._is_noted(attempt, wanted):
+                        return
                     raise LaunchError(f"attempt {attempt} does not run")
                 if time.monotonic() > give_up:
                     raise EngineError(f"the supervisor of attempt {attempt} does not answer")
                 self._order(f"{verb} {attempt}", self._running[attempt])
+                asked = True
                 await hints.wait(changed, 0.5)
+
+    def _is_noted(self, attempt: Attempt, wanted: Phase) -> bool:
+        """Whether `attempt`, which has ended, came to `wanted` first: nobody may have looked between."""
+        entries = self._journal(attempt).read()
+        return entries is not None and entries.get("suspended") is (wanted is Phase.SUSPENDED)
 
     async def logs(self, attempt: Attempt, stream: Stream, *, offset: int, limit: int) -> bytes:
         launch = self._launch(attempt)

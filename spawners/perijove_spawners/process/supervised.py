@@ -62,6 +62,8 @@ class Supervised:
         self._cgroup = site.layout.cgroup(self.name) if site.layout else None
         self._go = -1
         self._started = 0.0
+        self._origin = 0.0
+        """When, by the monotonic clock, it would have begun had it never been suspended."""
         self._status: int | None = None
         self._usage: resource.struct_rusage | None = None
         self._timed_out = False
@@ -119,9 +121,8 @@ class Supervised:
         os.close(self._claim)
         if self._status is None:
             os.write(self._go, b"g")
-        if limit := self._launch["time_limit"]:
-            self._limit_at = time.monotonic() + limit
-            self._alarm(self._limit_at)
+        self._origin = time.monotonic()
+        self._set_limit(self._launch["time_limit"])
         if self._status is not None:
             self._clear_away()
 
@@ -167,6 +168,24 @@ class Supervised:
         self._signal_all(signal.SIGTERM)
         self.resume()
 
+    def signal(self, number: int) -> None:
+        """Send a signal to all of it; what is frozen gets it when it goes on."""
+        if self._started and self._status is None:
+            self._signal_all(number)
+
+    def limit(self, seconds: float | None) -> None:
+        """From now on it may run so many seconds since its start; None: without end."""
+        if self._started:
+            self._set_limit(seconds)
+            self._journal.append("limit", seconds)
+        self._notify()
+
+    def _set_limit(self, seconds: float | None) -> None:
+        self._limit_at = None
+        if seconds is not None:
+            self._limit_at = self._origin + seconds
+            self._alarm(self._limit_at)
+
     def suspend(self) -> None:
         """Freeze it, unless it is being stopped."""
         if self._started and self._suspended_at is None and self._kill_at is None:
@@ -181,8 +200,10 @@ class Supervised:
     def resume(self) -> None:
         """Go on; time spent suspended does not count towards the limit."""
         if self._suspended_at is not None:
+            pause = time.monotonic() - self._suspended_at
+            self._origin += pause
             if self._limit_at is not None:
-                self._limit_at += time.monotonic() - self._suspended_at
+                self._limit_at += pause
                 self._alarm(self._limit_at)
             self._suspended_at = None
             if self._cgroup:

@@ -8,7 +8,8 @@ next launcher starts another.
 How an attempt goes, and what happens when a supervisor is killed: :mod:`.supervised`.
 
 Orders, a line each in a named pipe ``supervisors/PID.STARTED`` in the launcher's directory, reach also the
-supervisor of an earlier agent: ``stop ATTEMPT GRACE``, ``suspend ATTEMPT``, ``resume ATTEMPT``.
+supervisor of an earlier agent: ``stop ATTEMPT GRACE``, ``signal ATTEMPT NUMBER``, ``limit ATTEMPT SECONDS``
+(or ``none``), ``suspend ATTEMPT``, ``resume ATTEMPT``.
 """
 
 from __future__ import annotations
@@ -133,15 +134,9 @@ class Supervisor:
     def _obey(self) -> None:
         with contextlib.suppress(BlockingIOError):
             for line in os.read(self._orders, 65536).decode(errors="replace").splitlines():
-                verb, _, rest = line.partition(" ")
-                name, _, grace = rest.partition(" ")
-                if verb == "stop":
-                    seconds = float(grace)
-                    self._with(name, lambda supervised, seconds=seconds: supervised.stop(seconds))  # type: ignore[misc]
-                elif verb == "suspend":
-                    self._with(name, Supervised.suspend)
-                elif verb == "resume":
-                    self._with(name, Supervised.resume)
+                verb, name, *words = line.split(" ")
+                if act := _ORDERS.get(verb):
+                    self._with(name, lambda supervised, act=act, words=words: act(supervised, *words))  # type: ignore[misc]
 
     def _reap(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -156,6 +151,15 @@ class Supervisor:
                     supervised.ended(status, usage)
                     if supervised.done:
                         self._attempts.pop(supervised.name, None)
+
+
+_ORDERS: dict[str, Callable[..., None]] = {
+    "limit": lambda supervised, text: supervised.limit(None if text == "none" else float(text)),
+    "resume": Supervised.resume,
+    "signal": lambda supervised, text: supervised.signal(int(text)),
+    "stop": lambda supervised, text: supervised.stop(float(text)),
+    "suspend": Supervised.suspend,
+}
 
 
 @contextlib.contextmanager
