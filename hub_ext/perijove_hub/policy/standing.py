@@ -69,7 +69,9 @@ class Standing:
         """
         factor = policy.fairshare.half_life / self.policy.fairshare.half_life
         if factor != 1:
+            latest = max((a.at for a in self._accounts.values() if a.at is not None), default=0.0)
             for account in self._accounts.values():
+                account.settle(latest, self._rate, self.policy.window)
                 account.faded = [value * factor for value in account.faded]
         self.policy = policy
         self._rate = fading(policy.fairshare.half_life)
