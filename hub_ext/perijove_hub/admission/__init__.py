@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from perijove.model import FieldError, InvalidSpecError, Job, JobSpec
+from perijove_hub.accounts import Identity
 from perijove_hub.admission.fields import (
     NOT_YET,
     dependency_errors,
@@ -23,10 +24,10 @@ from perijove_hub.admission.rights import (
     project_errors,
     reservation_errors,
     signal_errors,
-    time_limit,
     volume_errors,
 )
 from perijove_hub.admission.site import Asker, Site, shape_of
+from perijove_hub.policy.times import time_limit_of
 
 __all__ = ["NOT_YET", "Admitted", "Asker", "Site", "admit", "expand", "targets"]
 
@@ -43,6 +44,7 @@ class Admitted:
 def admit(
     spec: JobSpec,
     asker: Asker,
+    identity: Identity,
     site: Site,
     *,
     now: float,
@@ -56,19 +58,20 @@ def admit(
     :class:`UnavailableError` while no node is known.
     """
     launcher, settings = site.launcher(spec), site.settings
+    if spec.project is None and asker.default_project is not None:
+        spec = spec.model_copy(update={"project": asker.default_project})
     chosen = choose_partition(spec, site, asker)
-    time = time_limit(spec, site, chosen.partition)
+    limit, too_long = time_limit_of(spec, site.policy, chosen.partition, longest=settings.max_time)
     errors: list[FieldError] = [
         *unsupported(spec, launcher),
         *image_errors(spec, launcher, settings),
         *network_errors(spec, launcher, settings),
-        *project_errors(spec, site.policy, asker),
+        *project_errors(spec, asker),
         *volume_errors(spec, site, asker),
-        *path_errors(spec, asker.identity, launcher, settings),
+        *path_errors(spec, identity, launcher, settings),
         *chosen.errors,
-        *time.errors,
-        *(signal_errors(spec, time.limit) if not time.errors else ()),
-        *(reserved := reservation_errors(spec, time.limit, site.policy, asker, now)),
+        *([too_long] if too_long else signal_errors(spec, limit)),
+        *(reserved := reservation_errors(spec, limit, site.policy, asker, now)),
         *file_errors(spec, owns),
         *dependency_errors(spec, known),
     ]
@@ -79,8 +82,8 @@ def admit(
     changes: dict[str, object] = {}
     if launcher.containers and spec.image is None:
         changes["image"] = settings.default_image
-    if time.limit != spec.time_limit:
-        changes["time_limit"] = time.limit
+    if limit != spec.time_limit:
+        changes["time_limit"] = limit
     if chosen.partition != spec.partition:
         changes["partition"] = chosen.partition
     return Admitted(spec.model_copy(update=changes) if changes else spec, launcher.name, chosen.partition)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from perijove.model import Capabilities, FieldError, InvalidSpecError, JobSpec, Node, UnavailableError
-from perijove_hub.accounts import Identity
 from perijove_hub.admission.capacity import Capacity
 from perijove_hub.policy.document import Policy
 from perijove_hub.settings import Settings
@@ -16,22 +15,42 @@ SHAPES_KEPT = 20_000
 """Verdicts about sizes that are remembered."""
 
 
-@dataclass(frozen=True, slots=True)
 class Asker:
-    """Whose the job will be."""
+    """Whose the job will be, and what the policy grants them; looked up once for all jobs of a request.
 
-    identity: Identity
-    groups: frozenset[str] = frozenset()
-    """System groups, which a policy may name as ``@GROUP``."""
+    `groups`: system groups, which a policy may name as ``@GROUP``.
+    """
 
-    @property
-    def name(self) -> str:
-        """The user's name."""
-        return self.identity.account.name
+    def __init__(self, policy: Policy, name: str, groups: frozenset[str] = frozenset()) -> None:
+        self.policy, self.name, self.groups = policy, name, groups
+        self._may_use: dict[tuple[str, str | None], bool] = {}
+
+    @cached_property
+    def projects(self) -> list[str]:
+        """In which they may have jobs: as a member, or leading it."""
+        led = self.policy.leads(self.name, self.groups)
+        return sorted({*self.policy.projects_of(self.name, self.groups), *led})
+
+    @cached_property
+    def default_project(self) -> str | None:
+        """Of jobs that name none."""
+        return self.policy.project_of(self.name, self.groups)
+
+    def may_use(self, partition: str, project: str | None) -> bool:
+        """Whether their jobs of `project` may be in the partition, which need not exist."""
+        key = (partition, project)
+        if key not in self._may_use:
+            known = partition in self.policy.partitions
+            self._may_use[key] = known and self.policy.may_use(partition, self.name, project, self.groups)
+        return self._may_use[key]
+
+    def partitions(self, project: str | None) -> list[str]:
+        """Partitions that jobs of `project` may be in."""
+        return sorted(name for name in self.policy.partitions if self.may_use(name, project))
 
 
 class Site:
-    """Settings, policy and nodes as they are now. It remembers its answers: make a new one when they change."""
+    """Settings, policy and nodes as they are now. It keeps its answers: make a new one when they change."""
 
     def __init__(self, settings: Settings, policy: Policy, nodes: Sequence[Node]) -> None:
         self.settings, self.policy = settings, policy
