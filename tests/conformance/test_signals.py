@@ -25,9 +25,9 @@ async def _says(stand: Stand, launch: Launch, text: bytes) -> None:
 
 
 async def _ready(stand: Stand, *parts: object, **changes: object) -> Launch:
-    launch = await stand.start(
-        *parts, stand.programs.append("ready", "yes"), stand.programs.sleep(60), **changes
-    )
+    """A job that has done `parts` and sleeps. A shell wakes up when it has handled a signal: twice."""
+    sleeps = [stand.programs.sleep(60)] * 2
+    launch = await stand.start(*parts, stand.programs.append("ready", "yes"), *sleeps, **changes)
     await stand.writes(launch, "ready")
     return launch
 
@@ -36,12 +36,7 @@ async def _ready(stand: Stand, *parts: object, **changes: object) -> Launch:
 async def test_a_signal_is_handled_by_the_job(stand: Stand, number: int) -> None:
     stand.needs("signal")
     programs = stand.programs
-    handled = programs.on_signal(number, "caught")
-    # Of a shell the signal ends the wait for what it runs in the background.
-    launch = await stand.start(
-        handled, programs.append("ready", "yes"), programs.sleep(60), programs.sleep(60)
-    )
-    await stand.writes(launch, "ready")
+    launch = await _ready(stand, programs.on_signal(number, "caught"))
     await stand.launcher.signal(launch.attempt, number)
     await _says(stand, launch, b"caught")
     assert (await stand.status(launch)).phase is Phase.RUNNING

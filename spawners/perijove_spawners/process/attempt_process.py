@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from perijove.model import Stats
 from perijove_spawners.cgroups import Cgroup, from_record
+from perijove_spawners.launcher import Launch
 from perijove_spawners.process import processes
 from perijove_spawners.process.attempt_journal import Record
 from perijove_spawners.process.processes import Identity, Process
@@ -86,6 +87,29 @@ class Running:
             cpu_seconds=group.cpu_seconds() or cpu_seconds,
             pids=len(pids),
         )
+
+
+def launch_record(launch: Launch) -> Record:
+    """The line ``launch``: what a supervisor needs of it."""
+    return {
+        "attempt": str(launch.attempt),
+        "boot": processes.boot_id(),
+        "directory": str(launch.directory),
+        "command": launch.command,
+        "env": dict(launch.env),
+        "cwd": launch.cwd,
+        "uid": launch.account.uid,
+        "gid": launch.account.gid,
+        "groups": launch.account.groups,
+        "cpu": launch.cpu,
+        "memory": launch.memory,
+        "network": launch.network,
+        "ports": launch.ports,
+        "time_limit": launch.time_limit,
+        "grace": launch.grace,
+        "stdout": launch.stdout,
+        "stderr": launch.stderr,
+    }
 
 
 async def run_beside(running: Running, launch: Record, command: Sequence[str]) -> tuple[int, bytes]:

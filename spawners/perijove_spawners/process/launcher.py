@@ -54,7 +54,18 @@ PATROL = 2.0
 STOP_SLACK = 35.0
 """Seconds beyond the grace period that a supervisor has to kill everything."""
 FEATURES = frozenset(
-    {"constraints", "devices", "gpus", "memory", "ports", "stderr", "stdout", "suspend", "time_limit"}
+    {
+        "constraints",
+        "devices",
+        "gpus",
+        "memory",
+        "ports",
+        "signal",
+        "stderr",
+        "stdout",
+        "suspend",
+        "time_limit",
+    }
 )
 """``gpus`` and ``devices`` in name alone: nothing keeps a process from another device its user may open."""
 
@@ -99,11 +110,12 @@ class ProcessLauncher:
         (self._directory / "supervisors").mkdir(exist_ok=True, mode=0o700)
         living(str(self._directory))
 
-    def _order(self, line: str, running: Running | None = None) -> None:
-        """Say `line` to the supervisor of what is running, else to all there are."""
+    def _order(self, line: str, running: Running | None = None) -> bool:
+        """Say `line` to the supervisor of what is running, else to all there are; whether they take it."""
         directory = str(self._directory)
-        for supervisor in [running.supervisor] if running else living(directory):
-            say(pipe_of(directory, supervisor), line)
+        told = [running.supervisor] if running else living(directory)
+        heard = [say(pipe_of(directory, supervisor), line) for supervisor in told]
+        return all(heard)
 
     async def close(self) -> None:
         if self._patrol:
@@ -141,7 +153,7 @@ class ProcessLauncher:
         async with self._turn(attempt):
             if journal.read() is None:
                 self._refuse(launch)
-                journal.create(_record(launch))
+                journal.create(attempt_process.launch_record(launch))
             try:
                 await self._begin(attempt, journal)
             except LaunchError as error:
@@ -282,35 +294,44 @@ class ProcessLauncher:
             os.close(claim)
 
     async def signal(self, attempt: Attempt, number: int) -> None:
-        raise UnsupportedError("processes cannot be signalled yet")
+        """To all its processes, as SIGTERM is at a stop."""
+        status = await self._look(attempt)
+        if status.phase not in {Phase.RUNNING, Phase.SUSPENDED}:
+            raise LaunchError(f"attempt {attempt} does not run")
+        if not self._order(f"signal {attempt} {number}", self._running[attempt]):
+            raise EngineError(f"the supervisor of attempt {attempt} does not listen")
 
     async def limit(self, attempt: Attempt, seconds: float | None) -> None:
-        raise UnsupportedError("the time limit of a process cannot be changed yet")
+        text = "none" if seconds is None else repr(float(seconds))
+        await self._have(f"limit {text}", attempt, "limit", seconds)
 
     async def suspend(self, attempt: Attempt) -> None:
-        await self._turn_to(attempt, Phase.SUSPENDED, "suspend")
+        if (await self._look(attempt)).phase is not Phase.SUSPENDED:
+            await self._have("suspend", attempt, "suspended", True)
 
     async def resume(self, attempt: Attempt) -> None:
-        await self._turn_to(attempt, Phase.RUNNING, "resume")
+        if (await self._look(attempt)).phase is not Phase.RUNNING:
+            await self._have("resume", attempt, "suspended", False)
 
-    async def _turn_to(self, attempt: Attempt, wanted: Phase, verb: str) -> None:
+    async def _have(self, order: str, attempt: Attempt, word: str, value: object) -> None:
+        """Give `order` until its supervisor has noted that `word` is `value`."""
+        verb, _, argument = order.partition(" ")
         asked, give_up = False, time.monotonic() + 10
         with self._hints.expect(attempt) as changed:
-            while (status := await self._look(attempt)).phase is not wanted:
-                if status.phase not in {Phase.RUNNING, Phase.SUSPENDED}:
-                    if asked and self._is_noted(attempt, wanted):
-                        return
+            while True:
+                phase = (await self._look(attempt)).phase
+                entries = self._journal(attempt).read()
+                # It may have ended since: then this was done, if it was asked for here.
+                noted = entries is not None and word in entries and entries.get(word) == value
+                if noted and (asked or phase in {Phase.RUNNING, Phase.SUSPENDED}):
+                    return
+                if phase not in {Phase.RUNNING, Phase.SUSPENDED}:
                     raise LaunchError(f"attempt {attempt} does not run")
                 if time.monotonic() > give_up:
                     raise EngineError(f"the supervisor of attempt {attempt} does not answer")
-                self._order(f"{verb} {attempt}", self._running[attempt])
+                self._order(f"{verb} {attempt} {argument}".rstrip(), self._running[attempt])
                 asked = True
                 await hints.wait(changed, 0.5)
-
-    def _is_noted(self, attempt: Attempt, wanted: Phase) -> bool:
-        """Whether `attempt`, which has ended, came to `wanted` first: nobody may have looked between."""
-        entries = self._journal(attempt).read()
-        return entries is not None and entries.get("suspended") is (wanted is Phase.SUSPENDED)
 
     async def logs(self, attempt: Attempt, stream: Stream, *, offset: int, limit: int) -> bytes:
         launch = self._launch(attempt)
@@ -354,28 +375,6 @@ class ProcessLauncher:
         for cache in (self._running, self._ended, self._samples):
             cache.pop(attempt, None)
         self._journal(attempt).remove()
-
-
-def _record(launch: Launch) -> Record:
-    return {
-        "attempt": str(launch.attempt),
-        "boot": processes.boot_id(),
-        "directory": str(launch.directory),
-        "command": launch.command,
-        "env": dict(launch.env),
-        "cwd": launch.cwd,
-        "uid": launch.account.uid,
-        "gid": launch.account.gid,
-        "groups": launch.account.groups,
-        "cpu": launch.cpu,
-        "memory": launch.memory,
-        "network": launch.network,
-        "ports": launch.ports,
-        "time_limit": launch.time_limit,
-        "grace": launch.grace,
-        "stdout": launch.stdout,
-        "stderr": launch.stderr,
-    }
 
 
 def _read_piece(path: Path, offset: int, limit: int) -> bytes:

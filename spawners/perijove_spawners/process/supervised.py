@@ -169,9 +169,12 @@ class Supervised:
         self.resume()
 
     def signal(self, number: int) -> None:
-        """Send a signal to all of it; what is frozen gets it when it goes on."""
+        """Send a signal to all of it; what is frozen gets it when it goes on.
+
+        Once: what a handler starts must not get it too.
+        """
         if self._started and self._status is None:
-            self._signal_all(number)
+            processes.send_all(self._left(), number)
 
     def limit(self, seconds: float | None) -> None:
         """From now on it may run so many seconds since its start; None: without end."""
