@@ -65,8 +65,11 @@ __all__ = [
     "load_ipython_extension",
     "progress",
     "run",
+    "share",
     "submit",
+    "top",
     "unload_ipython_extension",
+    "usage",
 ]
 
 _HOMES = {
@@ -139,6 +142,21 @@ def job(job_id: int | str) -> Job:
 def jobs(**filters: Any) -> list[Job]:
     """Jobs, newest first; see :meth:`perijove.sync.Client.jobs`."""
     return default_client().jobs(**filters)
+
+
+def usage(by: str | list[str] = "owner", **options: Any) -> list[dict[str, Any]]:
+    """What jobs held, by owner, project, day, image, node or partition; see :meth:`perijove.Client.usage`."""
+    return default_client().usage(by, **options)
+
+
+def top(limit: int = 50) -> list[dict[str, Any]]:
+    """Running jobs by what they use now, the busiest first; see :meth:`perijove.Client.top`."""
+    return default_client().top(limit)
+
+
+def share() -> list[dict[str, Any]]:
+    """The fair share: what is due to each user and project, and what they had."""
+    return default_client().share()
 
 
 def load_ipython_extension(shell: Any) -> None:

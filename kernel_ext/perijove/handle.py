@@ -6,18 +6,17 @@ import asyncio
 import codecs
 import json
 import sys
-import time
-from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from perijove.model.errors import NotFoundError, UserError
 from perijove.model.states import State
+from perijove.reading import Record
 
 if TYPE_CHECKING:
-    from perijove.client import AsyncClient, Document, Stream
-    from perijove.model import Job as JobRecord
+    from perijove.client import AsyncClient, Stream, Verb
+    from perijove.site import Document
 
 SETTLE = 0.05
 """Seconds between two looks at an attempt that is ending or has hardly begun."""
@@ -41,93 +40,6 @@ class JobFailedError(UserError):
         return [*self.traceback, f"{type(self).__name__}: {self}"]
 
 
-class Record(ABC):
-    """Reading a job's document; shared by the asynchronous handle and the plain one."""
-
-    @property
-    @abstractmethod
-    def document(self) -> Document:
-        """The job as the service sent it last."""
-
-    @property
-    def id(self) -> int:
-        """Its number."""
-        return int(self.document["id"])
-
-    @property
-    def label(self) -> str:
-        """The id as people write it: ``12``, or ``12_7`` for member 7 of array 12."""
-        array = self.document.get("array_id")
-        return str(self.id) if array is None else f"{array}_{self.document.get('array_task')}"
-
-    @property
-    def name(self) -> str:
-        """What it is called."""
-        return str(self.document.get("name") or "")
-
-    @property
-    def state(self) -> State:
-        """Where it stood when last heard of; :meth:`refresh` asks again."""
-        return State(self.document["state"])
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more happens to it."""
-        return self.state.ended
-
-    @property
-    def reason(self) -> str:
-        """Why it waits, or why it ended other than by its own success; else empty."""
-        return reason_text(self.document)
-
-    @property
-    def attempt(self) -> int:
-        """Which try at running it this is; 0 before the first."""
-        return int(self.document.get("attempt") or 0)
-
-    @property
-    def exit_code(self) -> int | None:
-        """As a shell gives it; None until it ended, or when nothing ran."""
-        code = self.document.get("exit_code")
-        return None if code is None else int(code)
-
-    @property
-    def record(self) -> JobRecord:
-        """All that is known of it, checked and typed."""
-        from perijove.model import Job as JobRecord
-
-        return JobRecord.model_validate(self.document)
-
-    @property
-    def spec(self) -> dict[str, Any]:
-        """What was asked for, as the service completed it."""
-        return dict(self.document.get("spec") or {})
-
-    @property
-    def rich(self) -> bool:
-        """Whether it writes rich output to its display stream (a cell or a notebook)."""
-        return "perijove.runner" in (self.spec.get("command") or ()) or bool(
-            self.spec.get("notebook") or self.spec.get("function")
-        )
-
-    @property
-    def is_array(self) -> bool:
-        """Whether it stands for an array's members and runs nothing itself."""
-        return bool(self.spec.get("array")) and self.document.get("array_id") is None
-
-    @property
-    def elapsed(self) -> float | None:
-        """Seconds it has run, or ran; None before the start."""
-        started = self.document.get("started")
-        if started is None:
-            return None
-        return max(0.0, float(self.document.get("ended") or time.time()) - float(started))
-
-    def __repr__(self) -> str:
-        reason = f": {self.reason}" if self.reason else ""
-        return f"<{type(self).__name__} {self.label} {self.name!r} {self.state}{reason}>"
-
-
 class AsyncJob(Record):
     """A job of the asynchronous client."""
 
@@ -148,7 +60,7 @@ class AsyncJob(Record):
 
     async def refresh(self) -> AsyncJob:
         """Ask the service how it stands."""
-        self._take(await self.client.job_record(self.id))
+        self._take(await self.client.job_record(self.label))
         return self
 
     async def changes(self) -> AsyncGenerator[AsyncJob, None]:
@@ -158,7 +70,7 @@ class AsyncJob(Record):
         """
         self._listening += 1
         try:
-            async with aclosing(self.client.events(self.id)) as events:
+            async with aclosing(self.client.events(self.label)) as events:
                 async for event in events:
                     if event.name == "open":
                         await self.refresh()
@@ -256,7 +168,7 @@ class AsyncJob(Record):
 
     async def logs(self, stream: Stream = "stdout", *, offset: int = 0) -> bytes:
         """What it has written so far."""
-        return await self.client.logs(self.id, stream, offset=offset)
+        return await self.client.logs(self.label, stream, offset=offset)
 
     async def follow(self, stream: Stream = "stdout", *, offset: int = 0) -> AsyncGenerator[str, None]:
         """What it writes, as it does, in all of its attempts, until it has ended."""
@@ -287,7 +199,7 @@ class AsyncJob(Record):
     async def _follow_attempt(self, stream: Stream, offset: int) -> AsyncGenerator[bytes, None]:
         attempt = self.attempt
         while True:
-            async with aclosing(self.client.log_events(self.id, stream, offset=offset)) as events:
+            async with aclosing(self.client.log_events(self.label, stream, offset=offset)) as events:
                 async for event in events:
                     if event.name == "end":
                         if State(event.json()["state"]).ended:
@@ -311,15 +223,31 @@ class AsyncJob(Record):
         if not self.is_array:
             return [self]
         found = await self.client.jobs(array=self.id, limit=sys.maxsize)
-        return sorted(found, key=lambda job: job.id)
+        known = {job.document.get("array_task"): job for job in found}
+        return [
+            known.get(task) or AsyncJob(self.client, self.unstarted_member(task))
+            for task in self.task_numbers
+        ]
+
+    async def member(self, task: int) -> AsyncJob:
+        """The member of this number."""
+        return await self.client.job(f"{self.id}_{task}")
+
+    async def results(self) -> AsyncGenerator[Any, None]:
+        """What the members of an array made, in the order of their numbers, each as soon as it is there.
+
+        Raises :class:`JobFailedError` at the first that did not succeed.
+        """
+        for member in await self.members():
+            yield await member.result()
 
     async def stats(self) -> Document:
         """What it uses now: cores, bytes of memory."""
-        return await self.client.stats(self.id)
+        return await self.client.stats(self.label)
 
     async def history(self) -> list[Document]:
         """What happened to it, oldest first."""
-        return await self.client.history(self.id)
+        return await self.client.history(self.label)
 
     def outputs(self) -> list[str]:
         """Names of the output files that were kept."""
@@ -327,11 +255,31 @@ class AsyncJob(Record):
 
     async def output(self, name: str) -> bytes:
         """One of its output files."""
-        return await self.client.output(self.id, name)
+        return await self.client.output(self.label, name)
 
-    async def kill(self) -> AsyncJob:
-        """Stop it for good."""
-        return await self._act("kill")
+    async def why(self) -> Document:
+        """Why it waits, a forecast of its start, and what would start it; see :meth:`AsyncClient.why`."""
+        found = await self.client.why(self.label)
+        self._take(found["job"])
+        return found
+
+    async def usage(self) -> Document:
+        """How well it used what it held; see :meth:`AsyncClient.usage_of`."""
+        return await self.client.usage_of(self.label)
+
+    async def update(self, **fields: Any) -> AsyncJob:
+        """Change fields of its specification: ``update(time="2h", priority=60)``."""
+        self._take(await self.client.update(self.label, fields))
+        return self
+
+    async def rerun(self) -> AsyncJob:
+        """Submit it once more, as a new job; it must have ended."""
+        return await self.client.rerun(self.label)
+
+    async def kill(self, *, dependants: bool = False) -> AsyncJob:
+        """Stop it for good; `dependants`: also the jobs that wait for it, and so on."""
+        self._take(await self.client.act(self.label, "kill", dependants=dependants))
+        return self
 
     async def hold(self) -> AsyncJob:
         """Keep it from starting."""
@@ -349,16 +297,18 @@ class AsyncJob(Record):
         """Let a suspended job go on."""
         return await self._act("resume")
 
-    async def _act(self, verb: Any) -> AsyncJob:
-        self._take(await self.client.act(self.id, verb))
+    async def reschedule(self) -> AsyncJob:
+        """Stop it and let it wait again: a new attempt, in a fresh directory."""
+        return await self._act("reschedule")
+
+    async def archive(self) -> AsyncJob:
+        """Remove the directory and logs of an ended job; its record stays."""
+        return await self._act("archive")
+
+    async def purge(self) -> None:
+        """Remove all that is kept of an ended job but its accounting."""
+        await self.client.purge(self.label)
+
+    async def _act(self, verb: Verb) -> AsyncJob:
+        self._take(await self.client.act(self.label, verb))
         return self
-
-
-def reason_text(document: Document) -> str:
-    """A job's reason as a sentence, with its place in the queue."""
-    reason = document.get("reason")
-    if not reason:
-        return ""
-    text = str(reason.get("message") or reason.get("code") or "")
-    position = reason.get("position")
-    return f"{text} (place {position} in the queue)" if position else text

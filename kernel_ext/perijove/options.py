@@ -6,37 +6,10 @@ is wrong, so that nothing is checked twice and differently.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perijove.model.errors import FieldError, InvalidSpecError
-
-OPTIONS = frozenset(
-    {
-        "name",
-        "image",
-        "launcher",
-        "node",
-        "cpus",
-        "memory",
-        "gpus",
-        "time",
-        "shm",
-        "array",
-        "depends",
-        "constraint",
-        "priority",
-        "project",
-        "volume",
-        "network",
-        "env",
-        "label",
-        "cwd",
-        "hold",
-        "retries",
-    }
-)
-"""The names :func:`spec_fields` takes."""
 
 
 def spec_fields(
@@ -60,8 +33,16 @@ def spec_fields(
     env: Sequence[str] = (),
     label: Sequence[str] = (),
     cwd: str | None = None,
-    hold: bool = False,
+    hold: bool | None = None,
+    partition: str | None = None,
+    reservation: str | None = None,
+    nodes: int | None = None,
+    exclusive: bool | None = None,
+    signal: str | None = None,
+    preemptible: bool | None = None,
     retries: int | None = None,
+    retry_on: Sequence[str] = (),
+    oom_retry: str | None = None,
 ) -> dict[str, Any]:
     """The fields of a spec for the options that were given; :class:`InvalidSpecError` names a bad one."""
     fields: dict[str, Any] = {
@@ -84,10 +65,31 @@ def spec_fields(
         "env": pairs("env", env),
         "labels": pairs("label", label),
         "cwd": cwd,
-        "hold": hold or None,
+        "hold": hold,
+        "partition": partition,
+        "reservation": reservation,
+        "nodes": nodes,
+        "exclusive": exclusive,
+        "signal": signal,
+        "preemptible": preemptible,
         "retries": retries,
+        "retry_on": words(retry_on),
+        "oom_retry": oom_retry,
     }
     return {key: value for key, value in fields.items() if value is not None and value != [] and value != {}}
+
+
+OPTIONS = frozenset(spec_fields.__kwdefaults__ or ())
+"""The names :func:`spec_fields` takes."""
+
+
+def combined(first: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of `first` overruled by those of `then`; variables, labels and the like name by name."""
+    joined = {**first, **then}
+    for field in ("env", "labels", "constraints"):
+        if field in first and field in then:
+            joined[field] = {**first[field], **then[field]}
+    return joined
 
 
 def words(values: Sequence[str]) -> list[str]:

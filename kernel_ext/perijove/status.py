@@ -14,7 +14,7 @@ from perijove.model.states import State
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from perijove.handle import Record
+    from perijove.reading import Record
 
 COLOURS = {
     State.PENDING: "#8a6100",

@@ -22,12 +22,15 @@ from collections.abc import (
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from perijove.client import AsyncClient
-from perijove.handle import AsyncJob, Record
+from perijove.handle import AsyncJob
+from perijove.reading import Record
+from perijove.waiting import Explanation
 
 if TYPE_CHECKING:
-    from perijove.client import Document, Stream
+    from perijove.client import Stream
     from perijove.connection import Connection
     from perijove.model import JobSpec
+    from perijove.site import Document
 
 T = TypeVar("T")
 
@@ -138,9 +141,56 @@ class Job(Record):
         """One of its output files."""
         return LOOP.run(self.async_job.output(name))
 
-    def kill(self) -> Job:
-        """Stop it for good."""
-        return self._act(self.async_job.kill)
+    def members(self) -> list[Job]:
+        """The jobs of an array, in the order of their numbers; of another job, itself."""
+        return [Job(job) for job in LOOP.run(self.async_job.members())]
+
+    def __getitem__(self, task: int) -> Job:
+        """The member of this number: ``job[7]``."""
+        if task not in self.task_numbers:
+            raise IndexError(f"job {self.label} has no member {task}{self._numbers()}")
+        return Job(LOOP.run(self.async_job.member(task)))
+
+    def __iter__(self) -> Iterator[Job]:
+        """The members."""
+        if not self.is_array:
+            raise TypeError(f"job {self.label} has no members")
+        return iter(self.members())
+
+    def _numbers(self) -> str:
+        numbers = self.task_numbers
+        return f"; it has {numbers[0]} to {numbers[-1]}, step {numbers.step}" if numbers else ""
+
+    def results(self) -> Iterator[Any]:
+        """What the members of an array made, in the order of their numbers, each as soon as it is there.
+
+        Raises :class:`~perijove.handle.JobFailedError` at the first that did not succeed.
+        """
+        return iterate(self.async_job.results())
+
+    def why(self) -> Explanation:
+        """Why it waits, a forecast of its start, and what would start it now."""
+        return Explanation(LOOP.run(self.async_job.why()))
+
+    def usage(self) -> Document:
+        """How well it used what it held: for ``cpu``, ``memory``, ``gpu``, ``time`` what was ``asked`` for,
+        ``used``, and their ratio ``efficiency``.
+        """
+        return LOOP.run(self.async_job.usage())
+
+    def update(self, **fields: Any) -> Job:
+        """Change fields of its specification: ``update(time="2h", priority=60)``."""
+        LOOP.run(self.async_job.update(**fields))
+        return self
+
+    def rerun(self) -> Job:
+        """Submit it once more, as a new job; it must have ended."""
+        return Job(LOOP.run(self.async_job.rerun()))
+
+    def kill(self, *, dependants: bool = False) -> Job:
+        """Stop it for good; `dependants`: also the jobs that wait for it, and so on."""
+        LOOP.run(self.async_job.kill(dependants=dependants))
+        return self
 
     def hold(self) -> Job:
         """Keep it from starting."""
@@ -157,6 +207,18 @@ class Job(Record):
     def resume(self) -> Job:
         """Let a suspended job go on."""
         return self._act(self.async_job.resume)
+
+    def reschedule(self) -> Job:
+        """Stop it and let it wait again: a new attempt, in a fresh directory."""
+        return self._act(self.async_job.reschedule)
+
+    def archive(self) -> Job:
+        """Remove the directory and logs of an ended job; its record stays."""
+        return self._act(self.async_job.archive)
+
+    def purge(self) -> None:
+        """Remove all that is kept of an ended job but its accounting."""
+        LOOP.run(self.async_job.purge())
 
     def show(self) -> None:
         """Replay what it has put out so far into this cell."""
@@ -243,11 +305,14 @@ class Client:
         state: str | Sequence[str] | None = None,
         owner: str | None = None,
         name: str | None = None,
+        project: str | None = None,
         label: str | None = None,
         limit: int = 100,
     ) -> list[Job]:
-        """At most `limit` jobs, newest first."""
-        found = self.async_client.jobs(state=state, owner=owner, name=name, label=label, limit=limit)
+        """At most `limit` jobs, newest first; an array counts as one."""
+        found = self.async_client.jobs(
+            state=state, owner=owner, name=name, project=project, label=label, limit=limit
+        )
         return [Job(job) for job in LOOP.run(found)]
 
     def upload(self, data: bytes) -> str:
@@ -265,3 +330,23 @@ class Client:
     def me(self) -> Document:
         """Who the token belongs to."""
         return LOOP.run(self.async_client.me())
+
+    def usage(self, by: str | Sequence[str] = "owner", **options: Any) -> list[Document]:
+        """What jobs held, by owner, project, day, image, node or partition.
+
+        `options` are ``since`` (30 days ago when not given), ``until``, ``owner``, ``project``; see
+        :meth:`AsyncClient.usage <perijove.AsyncClient.usage>`.
+        """
+        return LOOP.run(self.async_client.usage(by, **options))
+
+    def top(self, limit: int = 50) -> list[Document]:
+        """Running jobs by what they use now: ``{"job", "stats"}``, the busiest first."""
+        return LOOP.run(self.async_client.top(limit))
+
+    def share(self) -> list[Document]:
+        """The fair share: what is due to each user and project, and what they had."""
+        return LOOP.run(self.async_client.share())
+
+    def projects(self) -> list[Document]:
+        """One's projects, with what they may use and have used."""
+        return LOOP.run(self.async_client.projects())

@@ -1,0 +1,135 @@
+"""What is asked of a site rather than of a job: nodes, usage, shares, policy, reservations, maintenance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from perijove.transport import Transport
+
+Document = dict[str, Any]
+
+
+class SiteRequests(Transport):
+    """The part of the client that is about the site."""
+
+    _site: Document | None = None
+
+    async def upload(self, data: bytes) -> str:
+        """Store a file for a later job's ``inputs``; its digest ``sha256:...``."""
+        answer = await self.request_json(
+            "POST", "/files", content=data, headers={"Content-Type": "application/octet-stream"}
+        )
+        return str(answer["digest"])
+
+    async def nodes(self) -> list[Document]:
+        """Each node and what is free on it."""
+        answer = await self.request_json("GET", "/nodes")
+        return list(answer["nodes"] if isinstance(answer, dict) else answer)
+
+    async def site(self) -> Document:
+        """What this site offers; asked once."""
+        if self._site is None:
+            self._site = await self.request_json("GET", "/site")
+        return self._site
+
+    async def me(self) -> Document:
+        """Who the token belongs to."""
+        return await self._get("/me")
+
+    # what was used, and what is due
+
+    async def usage(
+        self,
+        by: str | Sequence[str] = "owner",
+        *,
+        since: str | float | None = None,
+        until: str | float | None = None,
+        owner: str | None = None,
+        project: str | None = None,
+    ) -> list[Document]:
+        """What jobs held: rows of ``jobs``, ``cpu_hours``, ``memory_hours`` (GiB), ``gpu_hours``.
+
+        `by`: one or several of owner, project, day, image, node, partition, kind. `since` (30 days ago when
+        not given) and `until`: a date ``2026-07-31`` (UTC), so long ago (``7d``), or seconds since the epoch.
+        """
+        axes = by if isinstance(by, str) else ",".join(by)
+        params = {"by": axes, "since": since, "until": until, "owner": owner, "project": project}
+        return await self._list("/usage", params)
+
+    async def top(self, limit: int = 50) -> list[Document]:
+        """Running jobs by what they use now: ``{"job", "stats"}``, the busiest first."""
+        return await self._list("/top", {"limit": limit})
+
+    async def share(self) -> list[Document]:
+        """The fair share: what is due to each user and project, and what they had."""
+        return await self._list("/share")
+
+    async def projects(self) -> list[Document]:
+        """One's projects, with what they may use and have used."""
+        return await self._list("/projects")
+
+    # for administrators
+
+    async def policy(self, version: int | None = None) -> str:
+        """The policy in force, or an earlier version of it, as YAML."""
+        return (await self.request("GET", "/policy", {"version": version})).text
+
+    async def check_policy(self, text: str) -> list[str]:
+        """How the policy `text` differs from the one in force, as lines of a diff; nothing is changed.
+
+        Raises :class:`~perijove.model.InvalidSpecError` that names the fields at fault.
+        """
+        answer = await self.request_json("POST", "/policy/check", content=text.encode(), headers=_YAML)
+        return list(answer["difference"])
+
+    async def set_policy(self, text: str) -> None:
+        """Replace the policy."""
+        await self.request("PUT", "/policy", content=text.encode(), headers=_YAML)
+
+    async def policy_versions(self) -> list[Document]:
+        """All policies there were, the newest first: ``version``, ``at``, ``by``."""
+        return await self._list("/policy/versions")
+
+    async def reservations(self) -> list[Document]:
+        """Nodes that are kept for some, now or later."""
+        return await self._list("/reservations")
+
+    async def reserve(self, name: str, reservation: Mapping[str, Any]) -> Document:
+        """Keep nodes: ``nodes``, ``start``, ``end``, ``users``, ``projects``, ``reason``."""
+        path = f"/reservations/{quote(name, safe='')}"
+        return dict(await self.request_json("PUT", path, body=dict(reservation)))
+
+    async def unreserve(self, name: str) -> None:
+        """Remove a reservation."""
+        await self.request("DELETE", f"/reservations/{quote(name, safe='')}")
+
+    async def maintenance(self) -> Document:
+        """Whether nothing starts for now, and why: ``on``, ``reason``."""
+        return await self._get("/maintenance")
+
+    async def set_maintenance(self, on: bool, reason: str = "") -> Document:
+        """Let nothing start any more, or again; what runs goes on."""
+        return dict(await self.request_json("PUT", "/maintenance", body={"on": on, "reason": reason}))
+
+    async def drain(self, node: str, reason: str = "") -> Document:
+        """Let no more jobs start on a node; those that run go on."""
+        return dict(await self.request_json("POST", _node(node, "drain"), body={"reason": reason}))
+
+    async def undrain(self, node: str) -> Document:
+        """Let jobs start on a node again."""
+        return dict(await self.request_json("POST", _node(node, "undrain")))
+
+    async def _get(self, path: str) -> Document:
+        return dict(await self.request_json("GET", path))
+
+    async def _list(self, path: str, params: Mapping[str, Any] | None = None) -> list[Document]:
+        return list(await self.request_json("GET", path, params))
+
+
+_YAML = {"Content-Type": "text/yaml"}
+
+
+def _node(name: str, verb: str) -> str:
+    return f"/nodes/{quote(name, safe='')}/{verb}"

@@ -1,0 +1,137 @@
+"""Why a job waits, when it will start and what would start it now, as text for people.
+
+The service's answer (``GET /jobs/12/why``) holds facts; here are the sentences.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from perijove.model.quantities import format_duration, format_size, parse_size
+from perijove.reading import label_of, reason_text
+
+Document = Mapping[str, Any]
+SHOWN = 5
+"""Blockers named one by one; the others are counted."""
+OPTIONS = {
+    "cpu": "--cpus",
+    "memory": "--memory",
+    "gpus": "--gpus",
+    "time_limit": "--time",
+    "nodes": "--nodes",
+    "partition": "--partition",
+    "reservation": "--reservation",
+    "priority": "--priority",
+    "project": "--project",
+    "node": "--node",
+    "launcher": "--launcher",
+    "image": "--image",
+    "exclusive": "--exclusive",
+    "preemptible": "--preemptible",
+}
+"""Field of a spec -> the option that sets it."""
+
+
+class Explanation(dict[str, Any]):
+    """The service's answer, which prints as sentences."""
+
+    def __repr__(self) -> str:
+        return "\n".join(why_lines(self))
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))
+
+
+def why_lines(why: Document, now: float | None = None) -> list[str]:
+    """All of it, a line for each thing."""
+    job = why["job"]
+    given = why.get("reason") or job.get("reason")
+    reason = reason_text({"reason": given})
+    lines = [f"job {label_of(job)} {job['state']}{f': {reason}' if reason else ''}"]
+    lines += [f"  {line}" for line in blocker_lines((given or {}).get("blockers") or [])]
+    if text := forecast_text(why.get("forecast"), now):
+        lines.append(f"  {text}")
+    return lines + [f"  {text}" for text in map(hint_text, why.get("hints") or []) if text]
+
+
+def blocker_lines(blockers: Sequence[Document], shown: int = SHOWN) -> list[str]:
+    """Each blocker by kind and name with what is said of it; of many the first ones and how many more."""
+    lines = []
+    for blocker in blockers[:shown]:
+        name = f"{blocker['kind']} {blocker['name']}".strip()
+        lines.append(f"{name}: {blocker['message']}" if blocker.get("message") else name)
+    if len(blockers) > shown:
+        lines.append(f"and {len(blockers) - shown} more")
+    return lines
+
+
+def forecast_text(forecast: Document | None, now: float | None = None) -> str:
+    """When it is likely to start, as a range; empty when that is not to be known."""
+    if not forecast:
+        return ""
+    now = time.time() if now is None else now
+    earliest, likely, latest = (forecast.get(name) for name in ("earliest", "likely", "latest"))
+    parts = []
+    if latest is not None and earliest is not None and latest - earliest >= 60:
+        parts.append(f"between {clock(earliest, now)} and {clock(latest, now)}")
+    elif latest is not None:
+        parts.append(f"by {clock(latest, now)}")
+    elif earliest is not None:
+        parts.append(f"not before {clock(earliest, now)}")
+    if likely is not None:
+        parts.append(f"probably in {format_duration(likely - now)}" if likely > now + 1 else "probably now")
+    return f"starts {', '.join(parts)}" if parts else ""
+
+
+def clock(at: float, now: float) -> str:
+    """A time of today as ``14:05``, another with its date."""
+    then, today = time.localtime(at), time.localtime(now)
+    near = (then.tm_year, then.tm_yday) == (today.tm_year, today.tm_yday)
+    return time.strftime("%H:%M" if near else "%Y-%m-%d %H:%M", then)
+
+
+def hint_text(hint: Document) -> str:
+    """For example ``it would start now with --memory 12G``."""
+    changes = hint.get("changes") or {}
+    if not changes or not set(changes) <= set(OPTIONS):
+        return str(hint.get("message") or "")
+    return f"it would start now with {' '.join(option_text(*change) for change in changes.items())}"
+
+
+def option_text(field: str, value: Any) -> str:
+    """The option that gives `field` this value."""
+    option = OPTIONS[field]
+    if isinstance(value, bool):
+        return option if value else f"--no-{option.removeprefix('--')}"
+    if value is None:
+        return f"no {option}"
+    if field == "memory":
+        return f"{option} {exact_size(value)}"
+    if field == "time_limit":
+        return f"{option} {exact_duration(float(value))}"
+    if field == "gpus" and isinstance(value, Mapping):
+        return f"{option} {gpus_text(value)}"
+    return f"{option} {value:g}" if isinstance(value, float) else f"{option} {value}"
+
+
+def gpus_text(gpus: Document) -> str:
+    """GPUs as people ask for them: ``2``, ``a100:2``, ``a100:2@40G``."""
+    count, model, memory = gpus.get("count", 0), gpus.get("model"), gpus.get("memory")
+    text = f"{model}:{count}" if model else str(count)
+    return f"{text}@{exact_size(memory)}" if memory else text
+
+
+def exact_size(size: int) -> str:
+    """A size that means the same when it is given again."""
+    short = format_size(size)
+    return short if parse_size(short) == size else str(size)
+
+
+def exact_duration(seconds: float) -> str:
+    """Likewise, in the largest unit that makes it a whole number."""
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length and seconds % length == 0:
+            return f"{seconds / length:g}{unit}"
+    return f"{seconds:g}s"
