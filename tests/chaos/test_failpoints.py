@@ -1,0 +1,39 @@
+"""A process dies at each line where its death could lose or double a job; the jobs do not notice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from installation import installed
+from waiting import wait_until
+from witness import Witness, all_is_free, everything_ended, submit
+
+from perijove_spawners import failpoints
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+
+@pytest.mark.parametrize("place", [*failpoints.SERVICE, *failpoints.NODE])
+def test_a_death_there_loses_and_doubles_nothing(place: str, tmp_path: Path, witness: Witness) -> None:
+    mark = tmp_path / "died"
+    env = {"PERIJOVE_FAILPOINTS": f"{place}={mark}"}
+    options = ("--no-hub", "--port", "0", "--launcher", "process")
+    with installed(tmp_path / "state", *options, env=env) as site:
+        jobs = [submit(site, witness.spec(f"j{i}", 0.1 * i), f"j{i}") for i in range(6)]
+        victim = submit(site, witness.spec("victim", 600), "victim")
+        site.until(victim, ("running",), 90)
+
+        def killed() -> bool:
+            with site.client() as http:
+                return http.post(f"/jobs/{victim}/kill").status_code in {200, 409}
+
+        wait_until(killed, "the kill", 60)
+        found = everything_ended(site, [*jobs, victim], 90)
+        assert mark.exists(), f"{place} was never reached"
+        assert [job["state"] for job in found] == ["succeeded"] * 6 + ["killed"]
+        assert [job["exit_code"] for job in found[:6]] == [0] * 6
+        runs = witness.runs()
+        assert sorted(runs) == sorted([*(f"j{i}" for i in range(6)), "victim"])
+        assert all(set(attempts.values()) == {1} and len(attempts) == 1 for attempts in runs.values()), runs
+        wait_until(lambda: all_is_free(site), "an empty ledger", 30)
