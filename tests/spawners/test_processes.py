@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -43,6 +45,30 @@ def test_a_number_given_to_another_is_not_the_same_process(sleeper: subprocess.P
     assert sleeper.poll() is None
     assert processes.send_signal(identity, signal.SIGKILL)
     assert sleeper.wait(10) == -signal.SIGKILL
+
+
+def test_too_many_open_files_are_not_the_end_of_a_process(sleeper: subprocess.Popen[bytes]) -> None:
+    identity = processes.identify(sleeper.pid)
+    assert identity is not None
+    with _no_more_files(), pytest.raises(OSError, match="Too many open files"):
+        processes.alive(identity)
+    assert processes.alive(identity)
+
+
+@contextlib.contextmanager
+def _no_more_files() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = [os.open(os.devnull, os.O_RDONLY)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (held[0] + 1, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.dup(held[0]))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in held:
+            os.close(descriptor)
 
 
 def test_a_name_with_spaces_and_parentheses() -> None:

@@ -131,8 +131,10 @@ class ProcessLauncher:
         while True:
             await asyncio.sleep(PATROL)
             for attempt, running in list(self._running.items()):
-                if not running.supervised:
-                    self._hints.give(attempt)
+                # What cannot be looked at now (too many open files) is looked at again.
+                with contextlib.suppress(OSError):
+                    if not running.supervised:
+                        self._hints.give(attempt)
 
     def _journal(self, attempt: Attempt) -> AttemptJournal:
         return AttemptJournal(f"{self._attempts}/{attempt}")

@@ -46,10 +46,14 @@ class Process(NamedTuple):
 
 
 def _stat(pid: int) -> list[bytes]:
-    """The fields of /proc/PID/stat from the third on; empty when there is no such process."""
+    """The fields of /proc/PID/stat from the third on; empty when there is no such process to be seen.
+
+    Another error, as of too many open files, says nothing of the process: who took it for gone would have
+    the launcher bury a job that runs.
+    """
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return []
     try:
         text = os.read(fd, 4096)
@@ -86,6 +90,13 @@ def identify(pid: int) -> Identity | None:
 def alive(identity: Identity) -> bool:
     """Whether that very process still runs."""
     return identify(identity.pid) == identity
+
+
+def _surely_alive(identity: Identity) -> bool:
+    try:
+        return alive(identity)
+    except OSError:
+        return False
 
 
 @cache
@@ -148,16 +159,16 @@ def session_members(leader: Identity) -> list[Process]:
 
 
 def send_signal(identity: Identity, number: int) -> bool:
-    """Signal that very process; False when it has ended.
+    """Signal that very process; False when it has ended, or cannot be looked at now.
 
     The descriptor of pidfd_open(2) keeps the number from being given to another between look and signal.
     """
     try:
         descriptor = os.pidfd_open(identity.pid)
-    except (ProcessLookupError, OSError):
+    except OSError:
         return False
     try:
-        if not alive(identity):
+        if not _surely_alive(identity):
             return False
         signal.pidfd_send_signal(descriptor, number)
     except ProcessLookupError:
