@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lines import Queue, as_lines, lines_of, waiting
+from lines import Queue, lines_of, waiting
 
 from perijove.model import Job, OperatorError
 from perijove_hub.accounting import DAY, Allocation
@@ -57,7 +57,7 @@ JOBS = st.lists(
 def order(name: str, queues: list[Queue], standing: Standing) -> Iterator[Job]:
     scheduler = registry.create(name, standing.policy)
     shares = standing.shares(NOW)
-    return (entry.job for entry in scheduler.order(as_lines(queues), shares, NOW))
+    return (entry.job for entry in scheduler.order(queues, shares, NOW))
 
 
 def known(jobs: list[Job]) -> Standing:
@@ -99,7 +99,7 @@ def test_all_members_of_an_array_come_while_they_start(name: str, jobs: list[Job
     shares = standing.shares(NOW)
     gate = standing.gate(NOW, shares)
     came: dict[int, int] = {}
-    for entry in registry.create(name, POLICY).order(as_lines(queues), shares, NOW):
+    for entry in registry.create(name, POLICY).order(queues, shares, NOW):
         came[entry.job.id] = came.get(entry.job.id, 0) + entry.count
         gate.take(entry.job, entry.count)
     assert came == {job.id: len(job.spec.array.tasks) if job.spec.array else 1 for job in jobs}
@@ -138,7 +138,7 @@ def alone(**weights: float) -> Policy:
 
 def ranked(policy: Policy, jobs: list[Job], standing: Standing | None = None) -> list[int]:
     shares = (standing or Standing(policy)).shares(NOW)
-    entries = Multifactor(policy).order(as_lines(lines_of(jobs)), shares, NOW)
+    entries = Multifactor(policy).order(lines_of(jobs), shares, NOW)
     return [entry.job.id for entry in entries]
 
 
@@ -225,14 +225,14 @@ def golden_jobs() -> list[Job]:
 
 
 def test_the_golden_order_of_godocker() -> None:
-    scored = GodockerFairShare(GOLDEN).score(as_lines(lines_of(golden_jobs())), golden_shares(), NOW)
+    scored = GodockerFairShare(GOLDEN).score(lines_of(golden_jobs()), golden_shares(), NOW)
     assert [job for _, job, _ in scored] == [2, 5, 3, 4, 1]
     assert [round(share, 4) for share, _, _ in scored] == [0.87, 1.12, 1.4973, 2.32, 2.52]
 
 
 def test_its_weights_are_in_the_policy() -> None:
     policy = GOLDEN.model_copy(update={"godocker": GodockerWeights(waiting_time=100.0)})
-    scored = GodockerFairShare(policy).score(as_lines(lines_of(golden_jobs())), golden_shares(), NOW)
+    scored = GodockerFairShare(policy).score(lines_of(golden_jobs()), golden_shares(), NOW)
     assert [job for _, job, _ in scored] == [5, 1, 2, 3, 4], "who waits longest is first"
 
 

@@ -8,18 +8,7 @@ from itertools import count
 from typing import Any
 
 from perijove.model import Job, JobSpec, State
-from perijove_hub.policy.schedulers import Line
-
-
-@dataclass(frozen=True)
-class Entry:
-    job: Job
-    count: int = 1
-
-    @property
-    def together(self) -> bool:
-        return self.job.spec.nodes > 1
-
+from perijove_hub.placement.entry import Entry
 
 _ids = count(1)
 
@@ -80,8 +69,3 @@ def lines_of(jobs: Iterable[Job]) -> list[Queue]:
         pair = (job.owner, job.spec.project)
         found.setdefault(pair, Queue(*pair)).jobs.append(job)
     return list(found.values())
-
-
-def as_lines(queues: list[Queue]) -> list[Line]:
-    """The same as schedulers know them."""
-    return list(queues)

@@ -67,6 +67,12 @@ class Limits(_Part):
         return any(value is not None for value in vars(self).values())
 
     @property
+    def gated(self) -> bool:
+        """Whether anything that a start can break is limited."""
+        concurrent = (self.cpus, self.memory, self.gpus, self.running)
+        return self.budgeted or any(limit is not None for limit in concurrent)
+
+    @property
     def budgeted(self) -> bool:
         """Whether any use over the window is limited."""
         return any(hours is not None for hours in (self.cpu_hours, self.gpu_hours, self.memory_hours))

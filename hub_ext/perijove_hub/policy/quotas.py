@@ -64,6 +64,8 @@ class Quotas:
         self._policy, self._account, self._now, self._shares = policy, account, now, shares
         self._scopes: dict[Pair, list[Scope]] = {}
         self._taken: dict[tuple[str, str, str | None], list[float]] = {}
+        self._alike: dict[tuple[object, ...], tuple[int, Reason | None]] = {}
+        """Answers since the last start: of a user over quota thousands of jobs of one shape may wait."""
 
     def room(self, job: Job) -> tuple[int, Reason | None]:
         """How many of `job`'s members (1 for a plain job) may start now, and why not, when none may."""
@@ -71,9 +73,26 @@ class Quotas:
         if not found:
             return PLENTY, None
         least = job.spec.nodes if job.array_id is None else 1
+        shape = (job.owner, job.spec.project, needs(job.spec), least)
+        if (answer := self._alike.get(shape)) is None:
+            answer = self._alike[shape] = self._measure(found, job.spec, least)
+        return answer
+
+    def take(self, job: Job, count: int = 1) -> None:
+        """That many of them start."""
+        self._shares.commit(job, count)
+        if not (found := self._scopes_of(job)):
+            return
+        self._alike.clear()
+        for key in {scope.key for scope in found}:  # user and guest have one account
+            taken = self._taken.setdefault(key, [0.0, 0.0, 0.0, 0.0])
+            for i, need in enumerate(needs(job.spec)):
+                taken[i] += need * count
+
+    def _measure(self, found: list[Scope], spec: JobSpec, least: int) -> tuple[int, Reason | None]:
         most, blockers = PLENTY, []
         for scope in found:
-            for count, blocker in self._room(scope, job.spec):
+            for count, blocker in self._room(scope, spec, least):
                 most = min(most, count)
                 if count < least:
                     blockers.append(blocker())
@@ -82,22 +101,14 @@ class Quotas:
         message = "; ".join(blocker.message for blocker in blockers)
         return 0, Reason(code=ReasonCode.QUOTA, message=f"over quota: {message}", blockers=blockers)
 
-    def take(self, job: Job, count: int = 1) -> None:
-        """That many of them start."""
-        self._shares.commit(job, count)
-        spec = job.spec
-        for key in {scope.key for scope in self._scopes_of(job)}:  # user and guest have one account
-            taken = self._taken.setdefault(key, [0.0, 0.0, 0.0, 0.0])
-            for i, need in enumerate(needs(spec)):
-                taken[i] += need * count
-
     def _scopes_of(self, job: Job) -> list[Scope]:
         pair = (job.owner, job.spec.project)
         if (found := self._scopes.get(pair)) is None:
-            found = self._scopes[pair] = scopes(self._policy, *pair)
+            found = [scope for scope in scopes(self._policy, *pair) if scope.limits.gated]
+            self._scopes[pair] = found
         return found
 
-    def _room(self, scope: Scope, spec: JobSpec) -> Iterator[tuple[int, Callable[[], Blocker]]]:
+    def _room(self, scope: Scope, spec: JobSpec, least: int) -> Iterator[tuple[int, Callable[[], Blocker]]]:
         limits, account = scope.limits, self._account(*scope.key)
         taken = self._taken.get(scope.key, (0.0, 0.0, 0.0, 0.0))
         held = (account.cpu, account.memory, account.gpus, account.running)
@@ -108,7 +119,7 @@ class Quotas:
                 continue
             used = held[i] + taken[i]
             count = int((limit - used + EPSILON) / need)
-            yield max(0, count), _concurrent(scope, i, used, limit, need)
+            yield max(0, count), _concurrent(scope, i, used, limit, need * least)
         if limits.budgeted:
             yield from self._budgets(scope, account, spec)
 
@@ -127,10 +138,12 @@ CONCURRENT = ("cpus", "memory", "gpus", "running")
 
 
 def needs(spec: JobSpec) -> tuple[float, float, float, float]:
+    """What one member holds, in the order of CONCURRENT."""
     return spec.cpu, spec.memory, spec.gpus.count, 1
 
 
 def figure(axis: int, value: float) -> str:
+    """An amount of it for people."""
     return format_size(value) if axis == 1 else f"{round(value, 2):g}"
 
 

@@ -13,6 +13,7 @@ from perijove.model import FieldError, Job, JobSpec
 from perijove_hub.accounting import DAY, GIB, HOUR, Allocation, Held, held_by
 from perijove_hub.policy.account import Account, fading
 from perijove_hub.policy.quotas import Quotas
+from perijove_hub.policy.recall import History
 from perijove_hub.policy.refusals import refusals
 from perijove_hub.policy.shares import Facts, Pair, Share, Shares
 
@@ -54,7 +55,7 @@ class Standing:
         self._holdings: dict[int, _Holding] = {}
         self._disk: dict[int, tuple[tuple[Account, ...], int]] = {}
         self._days: dict[tuple[str, str | None], dict[int, tuple[float, float, float]]] = {}
-        self._recall(history)
+        self._recall(list(history))
 
     @property
     def horizon(self) -> float:
@@ -187,30 +188,22 @@ class Standing:
             capacity=self.capacity,
         )
 
-    def _recall(self, history: Iterable[Allocation]) -> None:
-        changes: list[tuple[float, int, int, Allocation]] = []
-        for number, allocation in enumerate(history):
-            changes.append((allocation.begin, 1, number, allocation))
-            if allocation.end is not None:
-                changes.append(
-                    (allocation.end, -1 if allocation.end > allocation.begin else 2, number, allocation)
-                )
-        changes.sort(key=lambda change: change[:3])
-        for at, sign, _, allocation in changes:
-            held = Held(allocation.cpu, allocation.memory, allocation.gpus)
-            if sign == 1 and allocation.end is None:
-                self._hold(allocation.job, allocation.owner, allocation.project, held, at)
-                continue
-            holding = _Holding(
-                self._chain(allocation.owner, allocation.project),
-                held,
-                allocation.owner,
-                allocation.project,
-                at,
-            )
-            self._move(holding, 1 if sign == 1 else -1, at)
-            if sign != 1:
-                self._note_day(allocation.owner, allocation.project, held, allocation.begin, at)
+    def _recall(self, allocations: Sequence[Allocation]) -> None:
+        if not allocations:
+            return
+        rows: dict[Account, list[int]] = {}
+        for row, one in enumerate(allocations):
+            for account in self._chain(one.owner, one.project):
+                rows.setdefault(account, []).append(row)
+            if one.end is not None:
+                held = Held(one.cpu, one.memory, one.gpus)
+                self._note_day(one.owner, one.project, held, one.begin, one.end)
+        history = History(allocations)
+        for account, some in rows.items():
+            history.fill(account, some, self._rate, self.policy.window)
+        for one in allocations:
+            if one.end is None:
+                self._hold(one.job, one.owner, one.project, Held(one.cpu, one.memory, one.gpus), one.begin)
 
     def _note_day(self, owner: str, project: str | None, held: Held, begin: float, end: float) -> None:
         """For ``fairshare-godocker``."""
@@ -220,5 +213,4 @@ class Standing:
             cpu, memory, seconds = days.get(today, (0.0, 0.0, 0.0))
             days[today] = (cpu + held.cpu, memory + held.memory / GIB, seconds + max(0.0, end - begin))
             if len(days) > self.policy.godocker.days + 1:
-                oldest = min(days)
-                del days[oldest]
+                del days[min(days)]

@@ -1,8 +1,8 @@
 """The tree of shares: site, projects, members; what is due to each, and what each has had.
 
-Slurm's classic fair share (priority_multifactor, "Fairshare Factor"): F = 2 ** -(U / S), where S is the part
-due and U the effective usage: a member's own part of all usage, and for what their siblings did, their share
-of the difference between the project's part and their own.
+Slurm's classic algorithm (https://slurm.schedmd.com/classic_fair_share.html): F = 2 ** -(U / S), where S is
+the part due and U the effective usage: a member's own part of all usage, and, for what their siblings did,
+their share of the difference between the project's part and their own.
 """
 
 from __future__ import annotations

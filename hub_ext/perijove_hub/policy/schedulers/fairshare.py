@@ -71,37 +71,35 @@ def _serve(projects: list[tuple[float, int, int, _Project]], shares: Shares) -> 
     while projects:
         old, _, number, project = projects[0]
         score = _score(shares.project_usage(project.name), project.weight)
+        ranked = project.ranked
         if score > old:  # it got something since it was ranked
-            heapreplace(projects, (score, project.ranked[0][1], number, project))
+            heapreplace(projects, (score, ranked[0][1], number, project))
             continue
-        yield from _serve_member(project, shares)
-        if project.ranked:
-            score = _score(shares.project_usage(project.name), project.weight)
-            heapreplace(projects, (score, project.ranked[0][1], number, project))
-        else:
-            heappop(projects)
-
-
-def _serve_member(project: _Project, shares: Shares) -> Iterator[Entry]:
-    """Entries of the member who is next, until something of it starts or there are no more."""
-    ranked = project.ranked
-    while True:
-        old, _, number, member = ranked[0]
+        old, _, place, member = ranked[0]
         score = _score(shares.usage(member.owner, member.project), member.weight)
-        if score <= old:
-            break
-        heapreplace(ranked, (score, member.head.job.id, number, member))
-    before = shares.commits
-    entry: Entry | None = member.head
-    while entry is not None:
-        left = yield from offer(entry, shares)
-        entry = left or next(member.rest, None)
-        if entry is not None and shares.commits != before:
+        if score > old:
+            heapreplace(ranked, (score, member.head.job.id, place, member))
+            continue
+        before = shares.commits
+        entry: Entry | None = member.head
+        while entry is not None and shares.commits == before:
+            if entry.count == 1:
+                yield entry
+                left = None
+            else:
+                left = yield from offer(entry, shares)
+            entry = left or next(member.rest, None)
+        if entry is not None:  # something of theirs started: is it still their turn?
             member.head = entry
             score = _score(shares.usage(member.owner, member.project), member.weight)
-            heapreplace(ranked, (score, entry.job.id, number, member))
-            return
-    heappop(ranked)
+            heapreplace(ranked, (score, entry.job.id, place, member))
+        else:
+            heappop(ranked)
+        if ranked:
+            score = _score(shares.project_usage(project.name), project.weight)
+            heapreplace(projects, (score, ranked[0][1], number, project))
+        else:
+            heappop(projects)
 
 
 def _score(usage: float, weight: float) -> float:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from perijove_hub.policy.schedulers import Line
     from perijove_hub.policy.shares import Shares
 
-WEIGHED = 10_000
+WEIGHED = 4_000
 LEAST = 10
 
 
