@@ -31,6 +31,7 @@ from perijove_hub.identity import Caller, SingleUser
 from perijove_hub.jobs.controller import Controller
 from perijove_hub.settings import Settings
 from perijove_spawners.fabric.port import DirectFabric
+from perijove_spawners.launcher import StaleFenceError
 from perijove_spawners.protocol import LogChunk, LogStream, Order, Report, ReportKind
 
 TOKEN = "token-of-the-test"
@@ -66,8 +67,11 @@ class SimulatedNode:
     received: list[Attempt] = field(default_factory=list)
     forgotten: list[Attempt] = field(default_factory=list)
     stopped: list[Attempt] = field(default_factory=list)
+    signals: list[tuple[Attempt, str]] = field(default_factory=list)
+    limits: dict[Attempt, float | None] = field(default_factory=dict)
     on_report: Any = field(init=False, default=_unheard)
     name: str = ""
+    fence: int = 0
 
     def __post_init__(self) -> None:
         self.name = self.described.name
@@ -103,10 +107,10 @@ class SimulatedNode:
 
     async def known(self, attempts: Sequence[Attempt] | None = None) -> list[Report]:
         found = []
-        for attempt in self.orders:
+        for attempt in self.orders if attempts is None else set(attempts) & set(self.orders):
             outcome = self.ended.get(attempt)
             kind = ReportKind.ENDED if outcome else ReportKind.STARTED
-            if attempt not in self.forgotten:
+            if attempts is not None or attempt not in self.forgotten:
                 found.append(Report(self.name, attempt, kind, 1.0, outcome=outcome))
         return found
 
@@ -115,6 +119,20 @@ class SimulatedNode:
             self.stopped.append(attempt)
             self.orders.setdefault(attempt, None)  # type: ignore[arg-type]
             self.finish(attempt, 143, reason=ReasonCode.KILLED_BY_USER)
+
+    def meet(self, fence: int) -> None:
+        if fence < self.fence:
+            raise StaleFenceError(f"fence {fence} is lower than {self.fence}")
+        self.fence = fence
+
+    async def signal(self, attempts: Sequence[Attempt], name: str) -> None:
+        self.signals += [(attempt, name) for attempt in attempts]
+
+    async def update(self, attempt: Attempt, time_limit: float | None) -> None:
+        self.limits[attempt] = time_limit
+
+    async def disk(self, attempts: Sequence[Attempt]) -> dict[Attempt, int]:
+        return {attempt: 1 << 20 for attempt in attempts if attempt in self.orders}
 
     async def suspend(self, attempt: Attempt) -> None:
         self.say(attempt, ReportKind.SUSPENDED)

@@ -1,320 +1,438 @@
 """The hot state: every live job, the queue, who waits for whom, and what is yet to be written and done.
 
 Synchronous and without I/O: a change is made here at once and gathered, with its effects, for the next
-commit.
+commit. The simulator drives it as the controller does.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import heapq
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from sortedcontainers import SortedSet
-
-from perijove.model import Dependency, Job, JobEvent, Reason, ReasonCode, State
-from perijove_hub.jobs import arrays
-from perijove_hub.jobs.dependencies import Verdict, judge, judge_all
-from perijove_hub.jobs.lifecycle import Effect, Event, Kill, Placed, Reject, decide
+from perijove.model import Job, JobEvent, Reason, ReasonCode, State
+from perijove_hub.accounting import Allocation
+from perijove_hub.jobs import arrays, depending, gangs, loading, passes, whole
+from perijove_hub.jobs.decision import Decision
+from perijove_hub.jobs.ending import OFF_NODE
+from perijove_hub.jobs.events import Adopted, Ended, Event, Kill, Resume, Suspended
+from perijove_hub.jobs.holdings import Holdings
+from perijove_hub.jobs.lifecycle import HELD, decide
+from perijove_hub.jobs.members import Members
+from perijove_hub.jobs.pending import Pending
+from perijove_hub.jobs.queue import Queue
+from perijove_hub.jobs.waits import Waits
 from perijove_hub.ledger import Ledger
-from perijove_hub.placement import plan
-from perijove_hub.store.database import Batch
+from perijove_hub.placement.entry import Entry
+from perijove_hub.policy.document import Policy
+from perijove_hub.policy.registry import create
+from perijove_hub.policy.standing import Standing
+
+if TYPE_CHECKING:
+    from perijove_hub.policy.schedulers import Scheduler
 
 RECENT = 10_000
 """Ended jobs kept in memory for questions about them."""
+UNWRITTEN = frozenset({"progress", "launching", "tasks"})
+"""Events that are told and not kept."""
 
 
-@dataclass(slots=True)
-class Pending:
-    """What the next commit writes, and what happens after it, in this order."""
-
-    batch: Batch = field(default_factory=Batch)
-    waiters: list[asyncio.Future[None]] = field(default_factory=list)
-    published: list[tuple[JobEvent, Job]] = field(default_factory=list)
-    effects: list[Effect] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.batch or self.waiters or self.effects or self.published)
+def no_groups(_user: str) -> frozenset[str]:
+    """No user is in any system group."""
+    return frozenset()
 
 
 class Board:
     """See the module. `last_job` and `last_seq` are the highest numbers ever given."""
 
-    def __init__(self, ledger: Ledger, *, last_job: int = 0, last_seq: int = 0) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        standing: Standing | None = None,
+        scheduler: Scheduler | None = None,
+        *,
+        last_job: int = 0,
+        last_seq: int = 0,
+        groups_of: Callable[[str], frozenset[str]] = no_groups,
+    ) -> None:
         self.ledger = ledger
+        self.standing = standing or Standing(Policy())
+        self.policy = self.standing.policy
+        self.scheduler = scheduler or create(self.policy.scheduler, self.policy)
+        self.groups_of = groups_of
+        self.maintenance: str | None = None
+        """Why nothing starts, while nothing does."""
         self.jobs: dict[int, Job] = {}
         self.recent: OrderedDict[int, Job] = OrderedDict()
-        self.members: dict[int, set[int]] = {}
+        self.groups: dict[int, Members] = {}
         self.pending = Pending()
         self.placeable = True
         """Whether something changed that may let a job start."""
-        self._queue: SortedSet = SortedSet(key=self._rank)
-        self._reasons: dict[int, Reason] = {}
-        self._counts: dict[int, Counter[State]] = {}
-        self._unmet: dict[int, list[Dependency]] = {}
-        self._dependants: dict[int, set[int]] = {}
-        self._delayed: dict[int, float] = {}
+        self.queue = Queue(self.entry)
+        self.waits = Waits()
+        self.holdings = Holdings(ledger, self.standing, self._charge)
+        self.reasons: dict[int, Reason] = {}
+        self.resuming: set[int] = set()
+        """Suspended jobs that go on by themselves when there is room."""
+        self.room_for: dict[int, set[int]] = {}
+        """Job that waits for victims of its preemption to leave -> those."""
+        self.delayed: dict[int, float] = {}
+        self._delays: list[tuple[float, int]] = []
+        self._order: list[int] = []
+        self._dirty: set[int] = set()
         self._last_job, self._last_seq = last_job, last_seq
 
     # ---- what is there
 
     def find(self, job: int) -> Job | None:
-        """A live or recently ended job."""
-        return self.jobs.get(job) or self.recent.get(job)
+        """A live or recently ended job, or a member of a live group."""
+        if job in self._dirty:
+            self._refresh(job)
+        return self.jobs.get(job) or self.recent.get(job) or self._derived(job)
 
     @property
     def waiting(self) -> int:
-        """How many jobs could start if there were room."""
-        return len(self._queue)
+        """How many jobs and members could start if there were room."""
+        groups = [members for group, members in self.groups.items() if group in self.queue]
+        return len(self.queue) - len(groups) + sum(members.rest or members.size for members in groups)
+
+    @property
+    def allocations(self) -> Iterator[Allocation]:
+        """What is held now: the allocations that have no end yet."""
+        return iter(self.holdings)
 
     def view(self, job: Job) -> Job:
-        """The job as its owner sees it: a pending one with its reason and place in the queue."""
-        if job.state is not State.PENDING or job.id not in self._queue:
+        """The job as its owner sees it: a pending one with its reason and its place in its owner's line."""
+        if job.id in self.groups:
+            job = self.find(job.id) or job
+        if job.id not in self.queue:
             return job
-        position = self._queue.index(job.id) + 1
-        if (found := self._reasons.get(job.id)) is not None:
-            reason = Reason(code=found.code, message=found.message, position=position)
+        position = self.queue.position(job.id)
+        if (found := self.reasons.get(job.id)) is not None:
+            reason = found.model_copy(update={"position": position})
         else:
             ahead = position - 1
-            text = f"{ahead} {'job is' if ahead == 1 else 'jobs are'} before it" if ahead else "next in line"
+            some = f"{ahead} of your own {'job is' if ahead == 1 else 'jobs are'} before it"
+            text = some if ahead else "next in line"
             reason = Reason(code=ReasonCode.PRIORITY, message=text, position=position)
         return job.model_copy(update={"reason": reason})
 
-    # ---- changes
+    def entry(self, job_id: int) -> Entry | None:
+        """What of a queued job may start now; None while as many of its array run as may at once."""
+        job = self.jobs[job_id]
+        members = self.groups.get(job_id)
+        if members is not None:
+            if arrays.is_gang(job):
+                return Entry(job, members.size)
+            count = min(members.rest, members.room)
+            return Entry(job, count) if count > 0 else None
+        if job.array_id is not None and self.groups[job.array_id].room <= 0:
+            return None
+        return Entry(job)
 
-    def load(self, jobs: Iterable[Job], now: float, known: Mapping[int, Job]) -> None:
-        """Take over live jobs from the database; `known` are the ended ones they depend on."""
-        loaded = list(jobs)
-        self.jobs.update((job.id, job) for job in loaded)
-        for job in loaded:
-            if job.array_id is not None:
-                self.members.setdefault(job.array_id, set()).add(job.id)
-            if job.state.on_node and not arrays.is_array(job):
-                self.ledger.hold(job)
-            if (never := self._await_dependencies(job, known)) is not None:
-                self.apply(job.id, Reject(never), now)
-            else:
-                self._enqueue(job)
+    def nodes_of_gang(self, job: Job) -> list[str]:
+        """The nodes of all members of the gang that `job` is a member of, by rank; none for another job."""
+        members = self.groups.get(job.array_id or 0)
+        if members is None or not arrays.is_gang(job):
+            return []
+        return [self.jobs[member].node or "" for member in sorted(members.live)]
 
-    def count_array(self, array: int, counts: Mapping[State, int]) -> None:
-        """How the members of a loaded array stand, the ended ones included."""
-        self._counts[array] = Counter(counts)
+    # ---- changes from outside
 
-    def new_ids(self, count: int) -> range:
-        """Ids for that many new jobs; what is not used is not given again."""
-        first = self._last_job + 1
-        self._last_job += count
-        return range(first, first + count)
+    def load(
+        self,
+        jobs: Iterable[Job],
+        now: float,
+        known: Mapping[int, Job],
+        states: Mapping[int, Mapping[int, State]] | None = None,
+    ) -> None:
+        """Take over live jobs from the database.
+
+        `known` are the ended ones they depend on; `states`, of each group, those of its members, by task,
+        that have rows.
+        """
+        loading.load(self, jobs, now, known, states or {})
+
+    def new_ids(self, sizes: Sequence[int]) -> list[int]:
+        """Ids for new jobs, with those reserved for so many members of each; none is given again."""
+        found = []
+        for size in sizes:
+            found.append(self._last_job + 1)
+            self._last_job += 1 + size
+        return found
+
+    def raise_ids(self, highest: int) -> None:
+        """Give no id up to `highest`: it has been seen on a node."""
+        self._last_job = max(self._last_job, highest)
 
     def add(self, jobs: Sequence[Job], now: float, known: Mapping[int, Job]) -> None:
-        """Take new jobs in, with ids of :meth:`new_ids`; an array brings its members with it."""
-        for job in jobs:
-            self._take_in(job, now, known)
-            if not arrays.is_array(job):
-                continue
-            tasks = arrays.task_count(job)
-            some = arrays.members(job, self.new_ids(tasks).start)
-            self._counts[job.id] = Counter({job.state: tasks})
-            self.members[job.id] = {member.id for member in some}
-            for member in some:
-                self._take_in(member, now, known)
+        """Take new jobs in, with ids of :meth:`new_ids`."""
+        for given in jobs:
+            job = given
+            if job.state is State.HELD and job.reason is None:
+                job = job.model_copy(update={"reason": HELD})
+            self.jobs[job.id] = self.pending.batch.new[job.id] = job
+            if arrays.is_group(job):
+                self.take_group(job, Members.of(job))
+            self.standing.waits(job, arrays.size(job.spec) or 1)
+            self.record(job, "submitted", {}, now)
+            if not depending.begin_waiting(self, job, known, now):
+                self.enqueue(self.jobs[job.id], now)
         self.placeable = True
 
     def apply(self, job_id: int, event: Event, now: float) -> Job | None:
         """Let `event` happen to a live job; None when there is no such live job.
 
-        An array passes it on to its members. Raises what :func:`decide` raises.
+        A group passes it on to its members, and so does a member of a gang what concerns all of it.
+        Raises what :func:`decide` raises.
         """
-        job = self.jobs.get(job_id)
-        if job is None:
+        job = self.jobs.get(job_id) or self._derived(job_id)
+        if job is None or job.state.ended:
             return None
-        if job_id in self.members:
-            for member in sorted(self.members[job_id]):
-                if isinstance(event, Kill) or self.jobs[member].state in {State.PENDING, State.HELD}:
-                    self.apply(member, event, now)
+        if isinstance(event, Kill) and event.dependants:
+            for follower in self.waits.following(job_id):
+                self.apply(follower, replace(event, dependants=False), now)
+        if job_id in self.groups:
+            return whole.happen(self, job, event, now)
+        if arrays.is_gang(job) and gangs.concerns_all(event):
+            whole.happen(self, self.jobs[job.array_id or 0], event, now)
             return self.find(job_id)
-        decision = decide(job, event, now)
-        self.pending.effects.extend(decision.effects)
-        if decision.delay:
-            self._delayed[job_id] = now + decision.delay
-        if decision.job is not job:
-            self._change(job, decision.job, decision.event, decision.detail, now)
+        if arrays.is_gang(job) and isinstance(event, Ended) and gangs.waits_for_others(self, job, event):
+            return job
+        decision = decide(job, self._filled_in(job, event), now)
+        self._carry(job, decision, now)
         return decision.job
+
+    def apply_to_member(self, job: Job, event: Event, now: float) -> None:
+        """Let `event` happen to this job alone, whatever it is a member of."""
+        self._carry(job, decide(job, self._filled_in(job, event), now), now)
+
+    def adopt_attempt(self, job_id: int, node: str, number: int, now: float) -> Job | None:
+        """A node has an attempt of a job that is later than the one on record: that is the truth."""
+        job = self.jobs.get(job_id) or self._derived(job_id)
+        if job is None or number <= job.attempt:
+            return None
+        if job.state is not State.PENDING:
+            waits = job.model_copy(update={**OFF_NODE, "state": State.PENDING, "reason": None})
+            self.change(job, waits, "displaced", {}, now)
+            job = waits
+        self.apply_to_member(job, Adopted(node, number), now)
+        return self.jobs.get(job_id)
+
+    def skip_attempts(self, job_id: int, number: int, now: float) -> None:
+        """The next attempt of a job gets a number above `number`."""
+        job = self.jobs.get(job_id) or self._derived(job_id)
+        if job is not None and not job.state.on_node and job.attempt < number:
+            self.change(job, job.model_copy(update={"attempt": number}), None, {}, now)
 
     def end_delays(self, now: float) -> bool:
         """Let those start again whose delay is over; whether there were any."""
-        due = [job for job, until in self._delayed.items() if until <= now]
-        for job_id in due:
-            del self._delayed[job_id]
+        found = False
+        while self._delays and self._delays[0][0] <= now:
+            until, job_id = heapq.heappop(self._delays)
+            if self.delayed.get(job_id) != until:
+                continue
+            del self.delayed[job_id]
             if (job := self.jobs.get(job_id)) is not None:
-                self._enqueue(job)
-        return bool(due)
+                found = True
+                self.enqueue(job, now)
+        return found
 
     def place(self, now: float) -> None:
-        """Start what can start; notes for the others why not."""
-        if not self.placeable:
-            return
-        self.placeable = False
-        if not self._queue:
-            self._reasons = {}
-            return
-        decided = plan(self._in_order(), self.ledger.all_free())
-        for placement in decided.placements:
-            self.apply(placement.job, Placed(placement.node, placement.gpus), now)
-        self._reasons = decided.reasons
+        """Start what can start; note for the others why not. A pass is bounded: see `placeable`."""
+        if self.placeable:
+            self.placeable = False
+            passes.place(self, now)
+
+    def adopt(self, policy: Policy, scheduler: Scheduler) -> None:
+        """Go on under another policy."""
+        self.standing.adopt(policy)
+        self.policy, self.scheduler = policy, scheduler
+        self.placeable = True
 
     def take(self) -> Pending:
         """What has gathered since the last time, for the commit."""
+        for group in list(self._dirty):
+            self._refresh(group)
         taken, self.pending = self.pending, Pending()
         return taken
 
-    # ---- inside
+    # ---- changes, for the modules beside this one
 
-    def _rank(self, job: int) -> tuple[int, int]:
-        return -self.jobs[job].spec.priority, job
-
-    def _in_order(self) -> Iterator[Job]:
-        return (self.jobs[job] for job in list(self._queue[: self._depth()]))
-
-    def _depth(self) -> int:
-        """No pass can look at more jobs than could start plus those that may lay claims."""
-        cores = sum(max(0.0, free.cpu) for free in self.ledger.all_free())
-        return int(cores * 100) + 200
-
-    def _take_in(self, job: Job, now: float, known: Mapping[int, Job]) -> None:
-        self.jobs[job.id] = job
-        self.pending.batch.new[job.id] = job
-        self._record(job, "submitted", {}, now)
-        if arrays.is_array(job):
-            return
-        never = self._await_dependencies(job, known)
-        if never is not None:
-            self.apply(job.id, Reject(never), now)
-            return
-        if job.id in self._unmet:
-            names = ", ".join(str(dependency) for dependency in self._unmet[job.id])
-            reason = Reason(code=ReasonCode.DEPENDENCY, message=f"waits for {names}")
-            self.jobs[job.id] = self.pending.batch.new[job.id] = job.model_copy(update={"reason": reason})
-        self._enqueue(self.jobs[job.id])
-
-    def _enqueue(self, job: Job) -> None:
-        queued = job.state is State.PENDING and job.id not in self._unmet and job.id not in self._delayed
-        if queued and not arrays.is_array(job):
-            self._queue.add(job.id)
-            self.placeable = True
-
-    def _await_dependencies(self, job: Job, known: Mapping[int, Job]) -> Reason | None:
-        """Note what a waiting job waits for; the reason when it waits in vain."""
-        if not job.spec.depends_on or job.state not in {State.PENDING, State.HELD}:
-            return None
-        verdict, blamed = judge_all(job.spec.depends_on, lambda i: self.find(i) or known.get(i))
-        if verdict is Verdict.NEVER:
-            return _never(blamed)
-        if verdict is Verdict.WAITING:
-            self._unmet[job.id] = blamed
-            for dependency in blamed:
-                self._dependants.setdefault(dependency.job, set()).add(job.id)
-        return None
-
-    def _change(self, old: Job, new: Job, event: str | None, detail: dict[str, Any], now: float) -> None:
-        self.jobs[new.id] = new
+    def change(self, old: Job, new: Job, event: str | None, detail: dict[str, Any], now: float) -> None:
+        """`old`, live or a member that is no job yet, is `new` from now on."""
         batch = self.pending.batch
-        (batch.new if new.id in batch.new else batch.changed)[new.id] = new
+        if new.id not in self.jobs and new.array_id is not None:
+            members = self.groups[new.array_id]
+            members.known.add(new.id - new.array_id - 1)
+            members.live.add(new.id)
+            batch.new[new.id] = new
+        elif new.id in batch.new:
+            batch.new[new.id] = new
+        else:
+            batch.changed[new.id] = new
+            if new.spec is not old.spec or new.id in batch.respecified:
+                batch.respecified[new.id] = new
+        self.jobs[new.id] = new
         if event is not None:
-            self._record(new, event, detail, now)
-        if old.state is new.state:
+            self.record(new, event, detail, now)
+        if old.state is not new.state:
+            self._settle(old, new, now)
+        elif new.state.on_node and new.id not in self.groups:
+            self.holdings.change(old, new, now)
+        elif new.spec is not old.spec and new.id in self.queue:
+            self.queue.discard(new.id)
+            self.enqueue(new, now)
+        if new.state is State.SUSPENDED or new.id in self.resuming:
+            self.note_resumption(new)
+
+    def enqueue(self, job: Job, now: float) -> None:
+        """Into the queue, when nothing but room is missing for it."""
+        if job.state.ended or job.id in self.waits or job.id in self.delayed or job.id not in self.jobs:
             return
-        self._settle(old, new)
-        if new.array_id is not None:
-            self._follow_array(old, new, now)
-        for dependant in sorted(self._dependants.get(new.id, ())):
-            self._look_again(dependant, new, now)
-        if new.state.ended:
-            self._dependants.pop(new.id, None)
+        if (members := self.groups.get(job.id)) is not None:
+            gang = arrays.is_gang(job)
+            ready = gangs.may_start(self, job) if gang else members.rest and not arrays.is_held(job)
+            if not ready or job.kill_requested:
+                return
+        elif job.state is not State.PENDING or arrays.is_gang(job) or (job.array_id or 0) in self.waits:
+            return
+        self.queue.add(job)
+        self.placeable = True
 
-    def _settle(self, old: Job, new: Job) -> None:
-        """Queue, ledger and memory follow the state."""
-        if old.state is State.PENDING:
-            self._queue.discard(new.id)
-        if new.state.on_node and not old.state.on_node and not arrays.is_array(new):
-            self.ledger.hold(new)
-        if old.state.on_node and not new.state.on_node and old.node is not None:
-            self.ledger.release(old.node, old.id)
-            self.placeable = True
-        self._enqueue(new)
-        if new.state.ended:
-            self._unmet.pop(new.id, None)
-            self._retire(new)
+    def take_group(self, group: Job, members: Members) -> None:
+        """It is on the board from now on."""
+        self.groups[group.id] = members
+        self._order.insert(bisect_right(self._order, group.id), group.id)
+        self._dirty.add(group.id)
 
-    def _retire(self, job: Job) -> None:
+    def delay(self, job_id: int, until: float) -> None:
+        """Keep it out of the queue until then."""
+        self.delayed[job_id] = until
+        heapq.heappush(self._delays, (until, job_id))
+
+    def touch(self, group: int) -> None:
+        """The numbers of its members have changed."""
+        self._dirty.add(group)
+
+    def record(self, job: Job, event: str, detail: dict[str, Any], now: float) -> None:
+        """Put it into the history, and tell those who listen."""
+        written = event not in UNWRITTEN
+        self._last_seq += written
+        line = JobEvent(self._last_seq, job.id, job.owner, now, event, job.state, job.attempt, detail)
+        if written:
+            self.pending.batch.events.append(line)
+        self.pending.published.append((line, job))
+
+    def retire(self, job: Job) -> None:
+        """It has ended: out of the live ones."""
         self.jobs.pop(job.id, None)
-        self._reasons.pop(job.id, None)
-        if job.array_id is not None and (members := self.members.get(job.array_id)):
-            members.discard(job.id)
+        self.reasons.pop(job.id, None)
+        self.resuming.discard(job.id)
+        self.waits.drop(job.id)
+        if self.groups.pop(job.id, None) is not None:
+            del self._order[bisect_right(self._order, job.id) - 1]
+            self._dirty.discard(job.id)
+        elif job.array_id is not None and (members := self.groups.get(job.array_id)):
+            members.live.discard(job.id)
+            members.finished.pop(job.id, None)
         self.recent[job.id] = job
         while len(self.recent) > RECENT:
             self.recent.popitem(last=False)
 
-    def _follow_array(self, old: Job, new: Job, now: float) -> None:
-        array = self.jobs.get(new.array_id or 0)
-        counts = self._counts.get(new.array_id or 0)
-        if array is None or counts is None:
-            return
-        counts[old.state] -= 1
-        counts[new.state] += 1
-        state = arrays.state_of(counts)
-        if state is array.state:
-            return
-        changes: dict[str, Any] = {"state": state}
-        if state.ended:
-            changes["ended"] = now
-            changes["exit_code"] = 0 if state is State.SUCCEEDED else new.exit_code
-        if array.started is None and state is State.RUNNING:
-            changes["started"] = now
-        detail = {str(s): n for s, n in counts.items() if n}
-        if state.ended:
-            del self._counts[array.id], self.members[array.id]
-        self._change(array, array.model_copy(update=changes), "array", detail, now)
+    # ---- inside
 
-    def _look_again(self, dependant: int, on: Job, now: float) -> None:
-        unmet = self._unmet.get(dependant)
-        if unmet is None:
+    def _filled_in(self, job: Job, event: Event) -> Event:
+        """What only the board knows of an event."""
+        if isinstance(event, Suspended):
+            return replace(event, keep=passes.keeps(self, job))
+        if isinstance(event, Resume):
+            return replace(event, room=passes.has_room(self, job))
+        if isinstance(event, Ended) and job.spec.oom_retry is not None:
+            return replace(event, largest=passes.largest_memory(self, job))
+        return event
+
+    def _carry(self, job: Job, decision: Decision, now: float) -> None:
+        self.pending.effects.extend(decision.effects)
+        if decision.delay:
+            self.delay(job.array_id if arrays.is_gang(job) and job.array_id else job.id, now + decision.delay)
+        if decision.job is not job:
+            self.change(job, decision.job, decision.event, decision.detail, now)
+        elif decision.event is not None:
+            self.record(job, decision.event, decision.detail, now)
+
+    def _derived(self, job: int) -> Job | None:
+        """A member of a live group that is no job of its own yet."""
+        at = bisect_right(self._order, job) - 1
+        if at < 0:
+            return None
+        group = self._order[at]
+        members, index = self.groups[group], job - group - 1
+        if not 0 <= index < members.size or index in members.known:
+            return None
+        return arrays.member(self.jobs[group], index)
+
+    def _refresh(self, group: int) -> None:
+        self._dirty.discard(group)
+        members, job = self.groups.get(group), self.jobs.get(group)
+        if members is None or job is None or job.tasks == (tasks := members.tasks()):
             return
-        verdicts = [(judge(d, on) if d.job == on.id else Verdict.WAITING, d) for d in unmet]
-        if never := [d for verdict, d in verdicts if verdict is Verdict.NEVER]:
-            self.apply(dependant, Reject(_never(never)), now)
-            return
-        self._unmet[dependant] = [d for verdict, d in verdicts if verdict is Verdict.WAITING]
-        if not self._unmet[dependant]:
-            del self._unmet[dependant]
-            job = self.jobs[dependant]
-            if job.state is State.PENDING:
-                self._change(job, job.model_copy(update={"reason": None}), "eligible", {}, now)
-                self._enqueue(self.jobs[dependant])
+        new = job.model_copy(update={"tasks": tasks})
+        batch = self.pending.batch
+        (batch.new if group in batch.new else batch.changed)[group] = new
+        if group in batch.respecified:
+            batch.respecified[group] = new
+        self.jobs[group] = new
+        self.record(new, "tasks", {}, new.submitted)
 
-    def _record(self, job: Job, event: str, detail: dict[str, Any], now: float) -> None:
-        durable = event not in {"progress", "launching"}
-        if durable:
-            self._last_seq += 1
-        entry = JobEvent(
-            seq=self._last_seq,
-            job=job.id,
-            owner=job.owner,
-            at=now,
-            event=event,
-            state=job.state,
-            attempt=job.attempt,
-            detail=detail,
-        )
-        if durable:
-            self.pending.batch.events.append(entry)
-        self.pending.published.append((entry, job))
+    def _settle(self, old: Job, new: Job, now: float) -> None:
+        """Queue, ledger, group and dependants follow the state."""
+        if new.id in self.groups:
+            if new.state.ended:
+                self.queue.discard(new.id)
+                self.retire(new)
+        else:
+            self._settle_job(old, new, now)
+            if new.array_id is not None and new.array_id in self.groups:
+                whole.member_moved(self, old, new, now)
+        depending.tell(self, new, now)
+
+    def _settle_job(self, old: Job, new: Job, now: float) -> None:
+        waited, waits = _waits(old), _waits(new)
+        if waited:
+            self.queue.discard(new.id)
+        if waited and not waits:
+            self.standing.leaves(new)
+        elif waits and not waited:
+            self.standing.waits(new)
+        if new.state.on_node and not old.state.on_node:
+            self.holdings.hold(new, now)
+        elif old.state.on_node and not new.state.on_node and old.node is not None:
+            self.holdings.release(new, old.node, now)
+            self.placeable = True
+        elif new.state.on_node:
+            self.holdings.change(old, new, now)
+            self.placeable = self.placeable or new.kept != "all"
+        if new.state.ended:
+            self.retire(new)
+        else:
+            self.enqueue(new, now)
+
+    def _charge(self, allocation: Allocation) -> None:
+        self.pending.batch.allocations.append(allocation)
+
+    def note_resumption(self, job: Job) -> None:
+        """Whether a suspended job goes on by itself when there is room."""
+        by_site = job.reason is not None and job.reason.code is ReasonCode.SUSPENDED_BY_SITE
+        if job.state is State.SUSPENDED and by_site and not job.kill_requested:
+            self.resuming.add(job.id)
+            self.placeable = True
+        else:
+            self.resuming.discard(job.id)
 
 
-def _never(blamed: Sequence[Dependency]) -> Reason:
-    names = ", ".join(str(dependency) for dependency in blamed)
-    return Reason(
-        code=ReasonCode.DEPENDENCY_NEVER_SATISFIED, message=f"waits for {names}, which can no longer happen"
-    )
+def _waits(job: Job) -> bool:
+    return job.state is State.PENDING or job.state is State.HELD

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from enum import Enum
 
 from perijove.model import Dependency, DependencyType, Job, State
 
 
 class Verdict(Enum):
-    """Of one dependency, or of all of a job's."""
+    """Of one dependency."""
 
     MET = "met"
     WAITING = "waiting"
@@ -17,11 +16,15 @@ class Verdict(Enum):
 
 
 def judge(dependency: Dependency, on: Job | None) -> Verdict:
-    """Of one dependency; a job that is gone can never be waited for."""
+    """Of one dependency; a job that is gone can never be waited for.
+
+    A group has begun with its first member and has ended with its last: ``afterok`` asks for the success of
+    all, ``afternotok`` for one that had none.
+    """
     if on is None:
         return Verdict.NEVER
     if dependency.type is DependencyType.AFTER:
-        begun = on.attempt > 0 and on.state is not State.STARTING
+        begun = on.started is not None or (on.attempt > 0 and on.state is not State.STARTING)
         return Verdict.MET if begun or on.state.ended else Verdict.WAITING
     if not on.state.ended:
         return Verdict.WAITING
@@ -29,14 +32,3 @@ def judge(dependency: Dependency, on: Job | None) -> Verdict:
         return Verdict.MET
     wanted = dependency.type is DependencyType.AFTEROK
     return Verdict.MET if (on.state is State.SUCCEEDED) == wanted else Verdict.NEVER
-
-
-def judge_all(
-    dependencies: Iterable[Dependency], find: Callable[[int], Job | None]
-) -> tuple[Verdict, list[Dependency]]:
-    """Of all, with those to blame: one that can never hold decides, else one that still waits."""
-    verdicts = [(judge(dependency, find(dependency.job)), dependency) for dependency in dependencies]
-    for verdict in (Verdict.NEVER, Verdict.WAITING):
-        if blamed := [dependency for v, dependency in verdicts if v is verdict]:
-            return verdict, blamed
-    return Verdict.MET, []

@@ -6,143 +6,93 @@ about an attempt that is no longer the job's own change nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 from perijove.model import (
-    Attempt,
+    Blocker,
+    BlockerKind,
     ConflictError,
-    Endpoint,
-    Gpu,
     Job,
-    Outcome,
     Reason,
     ReasonCode,
     State,
-    check_transition,
+)
+from perijove_hub.jobs.changes import changed
+from perijove_hub.jobs.decision import Decision, attempt_of, moved_to
+from perijove_hub.jobs.effects import (
+    Effect,
+    SendForget,
+    SendOrder,
+    SendPurge,
+    SendResume,
+    SendStop,
+    SendSuspend,
+    SendUpdate,
+)
+from perijove_hub.jobs.ending import OFF_NODE, ended
+from perijove_hub.jobs.events import (
+    Adopted,
+    Change,
+    Eligible,
+    Ended,
+    Event,
+    GangFell,
+    Granted,
+    Hold,
+    Kill,
+    Launching,
+    Placed,
+    Preempt,
+    Progressed,
+    Refused,
+    Reject,
+    Release,
+    Reschedule,
+    Resume,
+    Resumed,
+    Started,
+    Suspend,
+    Suspended,
+    Warned,
 )
 
-LONGEST_DELAY = 60.0
-"""Seconds between two tries at most, while an engine is down."""
-
-# ---- events
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """Placement gave it a node."""
-
-    node: str
-    gpus: tuple[Gpu, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Launching:
-    """The node has it and says what it is doing."""
-
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """The engine runs it."""
-
-    at: float
-    endpoint: Endpoint | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Suspended:
-    """The engine froze it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resumed:
-    """The engine lets it go on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progressed:
-    """The job said how far it is."""
-
-    progress: float | None
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The attempt is over."""
-
-    outcome: Outcome
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """Somebody wants it ended."""
-
-    by: str
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """Keep it from starting."""
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Let it start again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reject:
-    """It can never start."""
-
-    reason: Reason
-
-
-Event = (
-    Placed | Launching | Started | Suspended | Resumed | Progressed | Ended | Kill | Hold | Release | Reject
-)
-
-# ---- effects
-
-
-@dataclass(frozen=True, slots=True)
-class SendOrder:
-    """Send the job's order to its node."""
-
-    job: int
-
-
-@dataclass(frozen=True, slots=True)
-class SendStop:
-    """Have the attempt stopped on its node."""
-
-    node: str
-    attempt: Attempt
-
-
-@dataclass(frozen=True, slots=True)
-class SendForget:
-    """Tell the node that the end of the attempt is recorded."""
-
-    node: str
-    attempt: Attempt
-
-
-Effect = SendOrder | SendStop | SendForget
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What becomes of the job. ``event`` is None when nothing of it needs to be recorded."""
-
-    job: Job
-    event: str | None = None
-    detail: dict[str, Any] = field(default_factory=dict)
-    effects: tuple[Effect, ...] = ()
-    delay: float = 0.0
-    """Seconds before it may start again."""
+__all__ = [
+    "Adopted",
+    "Change",
+    "Decision",
+    "Effect",
+    "Eligible",
+    "Ended",
+    "Event",
+    "GangFell",
+    "Granted",
+    "Hold",
+    "Kill",
+    "Launching",
+    "Placed",
+    "Preempt",
+    "Progressed",
+    "Refused",
+    "Reject",
+    "Release",
+    "Reschedule",
+    "Resume",
+    "Resumed",
+    "SendForget",
+    "SendOrder",
+    "SendPurge",
+    "SendResume",
+    "SendStop",
+    "SendSuspend",
+    "SendUpdate",
+    "Started",
+    "Suspend",
+    "Suspended",
+    "Warned",
+    "attempt_of",
+    "decide",
+]
 
 
 def decide(job: Job, event: Event, now: float) -> Decision:
@@ -151,114 +101,92 @@ def decide(job: Job, event: Event, now: float) -> Decision:
     Raises :class:`~perijove.model.ConflictError` when a user's wish does not fit the state; reports of
     nodes never raise, a report that does not fit changes nothing.
     """
-    match event:
-        case Placed():
-            return _placed(job, event)
-        case Launching():
-            return _launching(job, event)
-        case Started():
-            return _started(job, event)
-        case Suspended():
-            return _moved(job, State.RUNNING, State.SUSPENDED, "suspended")
-        case Resumed():
-            return _moved(job, State.SUSPENDED, State.RUNNING, "resumed")
-        case Progressed():
-            changed = job.model_copy(update={"progress": event.progress, "progress_text": event.text})
-            detail = {"progress": event.progress, "text": event.text}
-            return Decision(changed, "progress", detail) if job.state.on_node else Decision(job)
-        case Ended():
-            return _ended(job, event.outcome, now)
-        case Kill():
-            return _kill(job, event, now)
-        case Hold():
-            return _hold(job)
-        case Release():
-            return _release(job)
-        case Reject():
-            if job.state not in {State.PENDING, State.HELD}:
-                return Decision(job)
-            rejected = _to(job, State.REJECTED, reason=event.reason, ended=now)
-            return Decision(rejected, "rejected", {"reason": event.reason.message})
+    return _RULES[type(event)](job, event, now)
 
 
-def attempt_of(job: Job) -> Attempt:
-    """The job's current attempt."""
-    return Attempt(job.id, job.attempt)
+# ---- what the queue decides
 
 
-def _to(job: Job, state: State, **changes: Any) -> Job:
-    check_transition(job.id, job.state, state)
-    return job.model_copy(update={"state": state, **changes})
-
-
-def _placed(job: Job, event: Placed) -> Decision:
-    placed = _to(
+def _placed(job: Job, event: Placed, now: float) -> Decision:
+    placed = moved_to(
         job,
         State.STARTING,
         node=event.node,
         gpus=list(event.gpus),
+        slots={name: list(units) for name, units in event.slots.items()},
         attempt=job.attempt + 1,
+        allocated=now,
         reason=None,
         started=None,
+        suspended_at=None,
+        suspended_seconds=0.0,
         ended=None,
         exit_code=None,
         endpoint=None,
         progress=None,
         progress_text="",
     )
-    detail = {"node": event.node, "gpus": [gpu.uuid for gpu in event.gpus]}
+    detail: dict[str, Any] = {"node": event.node, "gpus": [gpu.uuid for gpu in event.gpus]}
+    if event.slots:
+        detail["slots"] = placed.slots
     return Decision(placed, "placed", detail, (SendOrder(job.id),))
 
 
-def _launching(job: Job, event: Launching) -> Decision:
-    reason = Reason(code=ReasonCode.LAUNCHING, message=event.message)
-    if job.state is not State.STARTING or job.reason == reason:
+def _reject(job: Job, event: Reject, now: float) -> Decision:
+    if job.state not in {State.PENDING, State.HELD}:
         return Decision(job)
-    return Decision(job.model_copy(update={"reason": reason}), "launching", {"message": event.message})
+    rejected = moved_to(job, State.REJECTED, reason=event.reason, ended=now)
+    return Decision(rejected, "rejected", {"reason": event.reason.message})
 
 
-def _started(job: Job, event: Started) -> Decision:
-    if job.state is not State.STARTING:
+def _eligible(job: Job, _event: Eligible, _now: float) -> Decision:
+    if job.state is not State.PENDING:
         return Decision(job)
-    running = _to(job, State.RUNNING, started=event.at, endpoint=event.endpoint, reason=None)
-    return Decision(running, "started", {"node": job.node})
+    return Decision(job.model_copy(update={"reason": None}), "eligible")
 
 
-def _moved(job: Job, start: State, finish: State, name: str) -> Decision:
-    return Decision(_to(job, finish), name) if job.state is start else Decision(job)
-
-
-def _ended(job: Job, outcome: Outcome, now: float) -> Decision:
-    if not job.state.on_node or job.node is None:
+def _preempt(job: Job, event: Preempt, _now: float) -> Decision:
+    if not job.state.on_node or job.kill_requested or job.requeue_requested:
         return Decision(job)
-    forget = SendForget(job.node, attempt_of(job))
-    reason = Reason(code=outcome.reason, message=outcome.message) if outcome.reason else None
-    killed = job.kill_requested and outcome.state is not State.SUCCEEDED
-    if killed:
-        reason = Reason(code=ReasonCode.KILLED_BY_USER, message=outcome.message)
-    if not killed and outcome.transient and job.state is State.STARTING:
-        # Nothing ran: the job keeps its place in the queue, whatever its retries.
-        queued = _to(job, State.PENDING, node=None, gpus=[], reason=reason, ended=None)
-        delay = min(LONGEST_DELAY, 2.0 ** (job.attempt - 1))
-        return Decision(queued, "requeued", {"reason": outcome.message}, (forget,), delay)
-    state = State.KILLED if killed else outcome.state
-    over = _to(
-        job,
-        state,
-        reason=reason,
-        exit_code=outcome.exit_code,
-        started=outcome.started or job.started,
-        ended=outcome.ended or now,
-        memory_peak=outcome.memory_peak,
-        cpu_seconds=outcome.cpu_seconds,
-        outputs=dict(outcome.outputs),
-        endpoint=None,
-    )
-    detail = {"exit_code": outcome.exit_code, "reason": reason.message if reason else ""}
-    if state in {State.FAILED, State.LOST} and job.attempt <= job.spec.retries:
-        again = _to(over, State.PENDING, node=None, gpus=[])
-        return Decision(again, "requeued", detail, (forget,))
-    return Decision(over, "ended", detail, (forget,))
+    blockers = [Blocker(kind=BlockerKind.JOB, name=str(event.by))]
+    detail = {"by": event.by, "mode": event.mode, "notice": event.notice}
+    if event.mode == "suspend":
+        if job.state is not State.RUNNING:
+            return Decision(job)
+        text = f"suspended for job {event.by}, which is of a higher class"
+        reason = Reason(code=ReasonCode.SUSPENDED_BY_SITE, message=text, blockers=blockers)
+        effects: tuple[Effect, ...] = _told(job, SendSuspend)
+        return Decision(job.model_copy(update={"reason": reason}), "preempted", detail, effects)
+    text = f"its place was needed for job {event.by}, which is of a higher class"
+    reason = Reason(code=ReasonCode.PREEMPTED, message=text)
+    asked = "requeue_requested" if event.mode == "requeue" else "kill_requested"
+    marked = job.model_copy(update={asked: True, "reason": reason})
+    return Decision(marked, "preempted", detail, _stop(job, event.notice))
+
+
+def _granted(job: Job, _event: Granted, now: float) -> Decision:
+    if job.state is not State.SUSPENDED:
+        return Decision(job)
+    return Decision(_with_all(job, now), None, {}, _told(job, SendResume))
+
+
+def _gang_fell(job: Job, event: GangFell, now: float) -> Decision:
+    message = f"{event.by} of its gang did not go on"
+    reason = Reason(code=ReasonCode.GANG_FAILED, message=message)
+    if job.state.on_node:
+        if job.kill_requested or (job.requeue_requested and event.requeue):
+            return Decision(job.model_copy(update={"failures": max(job.failures, event.failures)}))
+        wish = {"requeue_requested": event.requeue, "kill_requested": not event.requeue}
+        failures = max(job.failures, event.failures)
+        marked = job.model_copy(update={**wish, "failures": failures, "reason": reason})
+        return Decision(marked, "stopping", {"reason": message}, _stop(job))
+    if event.requeue or job.state.ended:
+        return Decision(job)
+    killed = moved_to(job, State.KILLED, reason=reason, ended=now, kill_requested=True)
+    return Decision(killed, "ended", {"reason": message})
+
+
+# ---- what users ask
 
 
 def _kill(job: Job, event: Kill, now: float) -> Decision:
@@ -268,28 +196,181 @@ def _kill(job: Job, event: Kill, now: float) -> Decision:
         return Decision(job, None, {}, _stop(job))
     reason = Reason(code=ReasonCode.KILLED_BY_USER, message=f"killed by {event.by}")
     if not job.state.on_node:
-        killed = _to(job, State.KILLED, reason=reason, ended=now, kill_requested=True)
+        killed = moved_to(job, State.KILLED, reason=reason, ended=now, kill_requested=True)
         return Decision(killed, "ended", {"by": event.by})
-    asked = job.model_copy(update={"kill_requested": True})
+    asked = job.model_copy(update={"kill_requested": True, "requeue_requested": False})
     return Decision(asked, "kill", {"by": event.by}, _stop(job))
 
 
-def _stop(job: Job) -> tuple[Effect, ...]:
-    return (SendStop(job.node, attempt_of(job)),) if job.node else ()
-
-
-def _hold(job: Job) -> Decision:
+def _hold(job: Job, event: Hold, _now: float) -> Decision:
     if job.state is State.HELD:
         return Decision(job)
     if job.state is not State.PENDING:
         raise ConflictError(f"job {job.label} is {job.state}; only a pending job can be held")
-    reason = Reason(code=ReasonCode.HELD, message="held; `release` lets it start")
-    return Decision(_to(job, State.HELD, reason=reason), "held")
+    detail = {"by": event.by} if event.by else {}
+    return Decision(moved_to(job, State.HELD, reason=HELD), "held", detail)
 
 
-def _release(job: Job) -> Decision:
+def _release(job: Job, event: Release, _now: float) -> Decision:
     if job.state is State.PENDING:
         return Decision(job)
     if job.state is not State.HELD:
         raise ConflictError(f"job {job.label} is {job.state}; only a held job can be released")
-    return Decision(_to(job, State.PENDING, reason=None), "released")
+    detail = {"by": event.by} if event.by else {}
+    return Decision(moved_to(job, State.PENDING, reason=None), "released", detail)
+
+
+def _suspend(job: Job, event: Suspend, _now: float) -> Decision:
+    if job.state is State.SUSPENDED:
+        if job.reason is None or job.reason.code is not ReasonCode.SUSPENDED_BY_SITE:
+            raise ConflictError(f"job {job.label} is suspended already")
+        # It was to go on by itself; now it stays until it is asked to.
+        return Decision(job.model_copy(update={"reason": None}), "suspend", {"by": event.by})
+    if job.state is not State.RUNNING or job.kill_requested:
+        raise ConflictError(f"job {job.label} is {_doing(job)}; only a running job can be told to suspend")
+    return Decision(job, "suspend", {"by": event.by}, _told(job, SendSuspend))
+
+
+def _resume(job: Job, event: Resume, now: float) -> Decision:
+    if job.state is not State.SUSPENDED or job.kill_requested:
+        raise ConflictError(f"job {job.label} is {_doing(job)}; only a suspended job can be told to resume")
+    if event.room:
+        going = _with_all(job, now)
+        if job.reason is not None:
+            going = going.model_copy(update={"reason": None})
+        return Decision(going, "resume", {"by": event.by}, _told(job, SendResume))
+    text = f"waits for its resources on {job.node}, which it gave back while suspended"
+    reason = Reason(code=ReasonCode.SUSPENDED_BY_SITE, message=text)
+    return Decision(job.model_copy(update={"reason": reason}), "resume", {"by": event.by, "waits": True})
+
+
+def _reschedule(job: Job, event: Reschedule, _now: float) -> Decision:
+    if job.state.ended:
+        raise ConflictError(f"job {job.label} has ended: {job.state}; `rerun` makes a new job of it")
+    if job.kill_requested:
+        raise ConflictError(f"job {job.label} is being ended")
+    if not job.state.on_node:
+        raise ConflictError(f"job {job.label} is {job.state}: it waits for a start already")
+    marked = job.model_copy(update={"requeue_requested": True})
+    return Decision(marked, None if job.requeue_requested else "reschedule", {"by": event.by}, _stop(job))
+
+
+# ---- what nodes say
+
+
+def _launching(job: Job, event: Launching, _now: float) -> Decision:
+    reason = Reason(code=ReasonCode.LAUNCHING, message=event.message)
+    if job.state is not State.STARTING or job.reason == reason or job.requeue_requested or job.kill_requested:
+        return Decision(job)
+    return Decision(job.model_copy(update={"reason": reason}), "launching", {"message": event.message})
+
+
+def _started(job: Job, event: Started, _now: float) -> Decision:
+    if job.state is not State.STARTING:
+        return Decision(job)
+    ending = job.requeue_requested or job.kill_requested
+    reason = job.reason if ending else None
+    running = moved_to(job, State.RUNNING, started=event.at, endpoint=event.endpoint, reason=reason)
+    return Decision(running, "started", {"node": job.node})
+
+
+def _suspended(job: Job, event: Suspended, now: float) -> Decision:
+    if job.state is not State.RUNNING:
+        return Decision(job)
+    since = job.allocated if event.keep == "all" else now
+    frozen = moved_to(job, State.SUSPENDED, suspended_at=now, kept=event.keep, allocated=since)
+    return Decision(frozen, "suspended", {"keeps": event.keep})
+
+
+def _resumed(job: Job, _event: Resumed, now: float) -> Decision:
+    if job.state is not State.SUSPENDED:
+        return Decision(job)
+    away = max(0.0, now - (job.suspended_at if job.suspended_at is not None else now))
+    ending = job.requeue_requested or job.kill_requested
+    running = moved_to(
+        job,
+        State.RUNNING,
+        suspended_at=None,
+        suspended_seconds=job.suspended_seconds + away,
+        kept="all",
+        allocated=job.allocated if job.kept == "all" else now,
+        reason=job.reason if ending else None,
+    )
+    return Decision(running, "resumed", {"after": round(away, 3)})
+
+
+def _refused(job: Job, event: Refused, _now: float) -> Decision:
+    reason = job.reason
+    if event.verb == "suspend" and reason is not None and reason.code is ReasonCode.SUSPENDED_BY_SITE:
+        reason = None
+    changed_job = job if reason is job.reason else job.model_copy(update={"reason": reason})
+    return Decision(changed_job, "refused", {"verb": event.verb, "message": event.message})
+
+
+def _warned(job: Job, event: Warned, _now: float) -> Decision:
+    return Decision(job, "warned", {"message": event.message}) if job.state.on_node else Decision(job)
+
+
+def _progressed(job: Job, event: Progressed, _now: float) -> Decision:
+    if not job.state.on_node:
+        return Decision(job)
+    further = job.model_copy(update={"progress": event.progress, "progress_text": event.text})
+    return Decision(further, "progress", {"progress": event.progress, "text": event.text})
+
+
+def _adopted(job: Job, event: Adopted, now: float) -> Decision:
+    """Whatever the record says, the node is right: an attempt later than that of the record is there.
+
+    A job that the record has on a node must have been taken off it before.
+    """
+    if event.attempt <= job.attempt or job.state is not State.PENDING:
+        return Decision(job)
+    there = moved_to(job, State.STARTING, **{**OFF_NODE, "node": event.node, "allocated": now})
+    adopted = there.model_copy(update={"attempt": event.attempt, "reason": None, "started": None})
+    return Decision(adopted, "adopted", {"node": event.node})
+
+
+def _with_all(job: Job, now: float) -> Job:
+    """It holds all its resources again."""
+    return job if job.kept == "all" else job.model_copy(update={"kept": "all", "allocated": now})
+
+
+HELD = Reason(code=ReasonCode.HELD, message="held; `release` lets it start")
+
+
+def _doing(job: Job) -> str:
+    return "being ended" if job.kill_requested else str(job.state)
+
+
+def _stop(job: Job, grace: float | None = None) -> tuple[Effect, ...]:
+    return (SendStop(job.node, attempt_of(job), grace),) if job.node else ()
+
+
+def _told(job: Job, effect: type[SendSuspend] | type[SendResume]) -> tuple[Effect, ...]:
+    return (effect(job.node, attempt_of(job)),) if job.node else ()
+
+
+_RULES: dict[type, Callable[[Job, Any, float], Decision]] = {
+    Placed: _placed,
+    Reject: _reject,
+    Eligible: _eligible,
+    Preempt: _preempt,
+    Granted: _granted,
+    GangFell: _gang_fell,
+    Kill: _kill,
+    Hold: _hold,
+    Release: _release,
+    Suspend: _suspend,
+    Resume: _resume,
+    Reschedule: _reschedule,
+    Change: changed,
+    Launching: _launching,
+    Started: _started,
+    Suspended: _suspended,
+    Resumed: _resumed,
+    Refused: _refused,
+    Warned: _warned,
+    Progressed: _progressed,
+    Ended: ended,
+    Adopted: _adopted,
+}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
-from perijove.model import Job, JobSpec
+from perijove.model import Job, JobSpec, Node
 from perijove_hub.accounts import Identity
 from perijove_hub.admission import expand
 from perijove_hub.jobs.arrays import variables
@@ -19,29 +20,36 @@ RUNNER = ("python", "-m", "perijove.runner")
 
 
 def order_of(
-    job: Job, identity: Identity, settings: Settings, *, incarnation: str, containers: bool
+    job: Job,
+    identity: Identity,
+    settings: Settings,
+    node: Node,
+    *,
+    gang: Sequence[str] = (),
+    grace: float | None = None,
+    fence: int = 0,
 ) -> Order:
-    """The order for the job's current attempt, for an agent of `incarnation`.
+    """The order for the job's current attempt, for the agent of `node` as it announced itself.
 
-    `containers`: whether the job's launcher mounts volumes; plain processes see the node's own paths.
+    `gang`: the names of all nodes of its gang, by rank. `grace`: the policy's. `fence`: of the lease.
     """
     spec = job.spec
-    if not containers:
+    # Plain processes see the node's own paths; what runs containers mounts volumes.
+    if not any(offered.containers for offered in node.launchers if offered.name == job.launcher):
         identity = as_process(identity)
-    account = identity.account
     assert job.launcher is not None
     return Order(
         attempt=attempt_of(job),
-        incarnation=incarnation,
+        incarnation=node.incarnation,
         launcher=job.launcher,
         owner=job.owner,
-        account=account,
+        account=identity.account,
         title=job.name,
         command=command_of(spec),
         script=spec.script,
         args=tuple(spec.args),
         image=spec.image,
-        env={**variables(job), **_parameters(spec), **spec.env},
+        env={**variables(job, gang), **_parameters(spec), **spec.env},
         cwd=spec.cwd,
         mounts=mounts_of(spec, identity, settings),
         make_home=identity.managed,
@@ -51,14 +59,29 @@ def order_of(
         memory=spec.memory,
         shm_size=spec.shm_size,
         gpus=tuple(job.gpus),
+        slots={name: tuple(units) for name, units in job.slots.items()},
+        devices=devices_of(job, node),
         network=spec.network,
         ports=tuple(spec.ports),
         time_limit=spec.time_limit,
-        grace=settings.grace,
+        warning=(spec.signal.signal, spec.signal.before) if spec.signal else None,
+        grace=settings.grace if grace is None else grace,
         stdout=spec.stdout,
         stderr=spec.stderr,
         labels=dict(spec.labels),
+        fence=fence,
     )
+
+
+def devices_of(job: Job, node: Node) -> tuple[str, ...]:
+    """Paths of the device nodes that come with the units it holds."""
+    held = [
+        node.slots[name][unit]
+        for name, units in job.slots.items()
+        for unit in units
+        if unit < len(node.slots.get(name, ()))
+    ]
+    return tuple(dict.fromkeys(path for slot in held for path in slot.devices))
 
 
 def as_process(identity: Identity) -> Identity:

@@ -1,17 +1,26 @@
 """What the database says runs on a node, and what the node says: the differences, as acts.
 
-Safe to repeat at any time. Silence is never read as an end: only a node that answered and does
-not know an attempt it was seen running makes that attempt lost.
+Safe to repeat at any time. Silence is never read as an end: only a node that answered, also when asked for
+that very attempt, and does not know an attempt it was seen running makes that attempt lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from perijove.model import Attempt, Job, Outcome, ReasonCode, State
-from perijove_hub.jobs.lifecycle import Ended, Event, Launching, Resumed, Started, Suspended, attempt_of
+from perijove_hub.jobs.events import (
+    Ended,
+    Event,
+    Launching,
+    Resumed,
+    Started,
+    Suspended,
+    Warned,
+)
+from perijove_hub.jobs.lifecycle import attempt_of
 from perijove_spawners.protocol import Report, ReportKind
 
 
@@ -26,15 +35,23 @@ class Differences:
     """Attempts that should not, or no longer, run."""
     forget: list[Attempt] = field(default_factory=list)
     """Ends that the database holds already, or that no job of it claims."""
+    adopt: list[Attempt] = field(default_factory=list)
+    """Attempts newer than those on record: the database is older than what runs."""
+    skip: list[Attempt] = field(default_factory=list)
+    """Attempts of jobs that the database never knew, whose ids were given again: their numbers are taken."""
 
 
 def compare(
-    wanted: Iterable[Job], seen: Mapping[Attempt, Report], node: str, ours: AbstractSet[Attempt]
+    wanted: Iterable[Job],
+    seen: Mapping[Attempt, Report],
+    node: str,
+    ours: AbstractSet[Attempt],
+    find: Callable[[int], Job | None] = lambda _job: None,
 ) -> Differences:
     """The differences between the jobs `wanted` on `node` and what it has `seen`.
 
     `wanted` are jobs that were there when the node was asked and are in the same state still; `ours` all
-    attempts that the database has on the node by now, also those sent since.
+    attempts that the database has on the node by now, also those sent since; `find` knows the live jobs.
     """
     found = Differences()
     for job in wanted:
@@ -43,12 +60,12 @@ def compare(
         if report is None:
             _unknown(job, node, found)
             continue
-        found.events += [(job.id, event) for event in events_of(report)]
-        if job.kill_requested and report.kind is not ReportKind.ENDED:
+        found.events += [(job.id, event) for event in events_of(report, asked=True)]
+        if (job.kill_requested or job.requeue_requested) and report.kind is not ReportKind.ENDED:
             found.stop.append(attempt)
     for attempt, report in seen.items():
         if attempt not in ours:
-            (found.forget if report.kind is ReportKind.ENDED else found.stop).append(attempt)
+            _not_ours(attempt, report, find(attempt.job), found)
     return found
 
 
@@ -56,23 +73,38 @@ def _unknown(job: Job, node: str, found: Differences) -> None:
     if job.state is not State.STARTING:
         message = f"node {node} knows nothing of it any more"
         found.events.append((job.id, Ended(Outcome(reason=ReasonCode.NODE_LOST, message=message))))
-    elif job.kill_requested:
+    elif job.kill_requested or job.requeue_requested:
         found.stop.append(attempt_of(job))
     else:
         found.resend.append(job.id)
 
 
-def events_of(report: Report) -> list[Event]:
-    """What a report means for the job, whichever reports before it were lost."""
+def _not_ours(attempt: Attempt, report: Report, job: Job | None, found: Differences) -> None:
+    if job is not None and not job.state.ended and attempt.number > job.attempt:
+        if report.at >= job.submitted:
+            found.adopt.append(attempt)
+            return
+        found.skip.append(attempt)
+    (found.forget if report.kind is ReportKind.ENDED else found.stop).append(attempt)
+
+
+def events_of(report: Report, *, asked: bool = False) -> list[Event]:
+    """What a report means for the job, whichever reports before it were lost.
+
+    `asked`: it says how the attempt stands now; else what happened to it.
+    """
     match report.kind:
         case ReportKind.LAUNCHING:
             return [Launching(report.message)]
         case ReportKind.STARTED:
-            return [Started(report.at, report.endpoint), Resumed()]
+            started = Started(report.at, report.endpoint)
+            return [started, Resumed()] if asked else [started]
         case ReportKind.SUSPENDED:
             return [Started(report.at, report.endpoint), Suspended()]
         case ReportKind.RESUMED:
             return [Resumed()]
+        case ReportKind.WARNED:
+            return [Warned(report.message)]
         case ReportKind.ENDED if report.outcome is not None:
             return [Ended(report.outcome)]
         case _:

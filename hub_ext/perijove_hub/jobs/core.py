@@ -1,0 +1,74 @@
+"""What the parts of the controller share: the board, the way to database and nodes, and their tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from perijove_hub.accounts import Identity
+from perijove_hub.jobs.board import Board
+from perijove_hub.ledger import Ledger
+from perijove_hub.settings import Settings
+from perijove_hub.store.database import Database
+from perijove_spawners.fabric.port import Fabric
+
+log = logging.getLogger(__name__)
+
+
+def _stay() -> None:
+    pass
+
+
+class Core:
+    """Lives in one event loop. `wake` is set when the board has something to place or to write."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        fabric: Fabric,
+        identify: Callable[[str], Identity],
+        clock: Callable[[], float],
+    ) -> None:
+        self.settings, self.database, self.fabric = settings, database, fabric
+        self.identify, self.clock = identify, clock
+        self.ledger = Ledger()
+        self.board = Board(self.ledger)
+        self.wake = asyncio.Event()
+        self.joined = asyncio.Event()
+        """Set once a node is known."""
+        self.died: Callable[[], None] = _stay
+        """Called when no more work will be done until the service is started anew."""
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Have it done beside all else; what it raises is logged."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def spawn_vital(self, work: Coroutine[Any, Any, None]) -> None:
+        """Likewise; nothing goes on without it."""
+        self.spawn(self._vital(work))
+
+    async def end(self) -> None:
+        """Cancel all that is under way."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _vital(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception:
+            log.critical("the controller cannot go on", exc_info=True)
+            self.died()
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a task of the controller failed", exc_info=error)

@@ -1,0 +1,174 @@
+"""One pass over the queue: what can go on goes on, what can start starts, and who must make room is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TypeVar
+
+from perijove.model import Job, ReasonCode, State
+from perijove_hub.accounting import Keep
+from perijove_hub.jobs import arrays
+from perijove_hub.jobs.events import Granted, Placed, Preempt
+from perijove_hub.placement.plan import Rules, plan
+
+if TYPE_CHECKING:
+    from perijove_hub.jobs.board import Board
+    from perijove_hub.placement.entry import Placement
+    from perijove_hub.placement.entry import Preempt as Victim
+
+T = TypeVar("T")
+
+
+def place(board: Board, now: float) -> None:
+    """Start what can start; note for the others why not.
+
+    `board.placeable` is set again when the pass was cut short. Jobs that users told to go on come before the
+    queue; those suspended for another job after it, as the room was made for that one.
+    """
+    _go_on(board, now, preempted=False)
+    if len(board.queue):
+        shares = board.standing.shares(now)
+        gate = board.standing.gate(now, shares)
+        entries = board.scheduler.order(board.queue.lines(), shares, now)
+        rules = Rules(board.policy, board.maintenance, board.groups_of, board.ledger.holdings)
+        decided = plan(entries, board.ledger.table.copy(), rules, gate, now)
+        _start(board, decided.placements, now)
+        board.reasons = decided.reasons
+        _make_room(board, decided.preemptions, now)
+        if not decided.complete:
+            board.placeable = True
+    else:
+        board.reasons = {}
+    _go_on(board, now, preempted=True)
+
+
+def _start(board: Board, placements: Iterable[Placement], now: float) -> None:
+    gangs: dict[int, list[Placement]] = {}
+    for placement in placements:
+        job = board.jobs.get(placement.job)
+        if job is None or job.id not in board.queue:
+            continue
+        if job.id not in board.groups:
+            _place(board, job, Placed(placement.node, placement.gpus, placement.slots), now)
+        elif arrays.is_gang(job):
+            gangs.setdefault(job.id, []).append(placement)
+        else:
+            _start_members(board, job, placement, now)
+    for gang, parts in gangs.items():
+        ranks = [(part, i) for part in parts for i in range(part.count)]
+        if len(ranks) != board.groups[gang].size:
+            continue
+        board.queue.discard(gang)
+        for rank, (part, i) in enumerate(ranks):
+            member = board.jobs.get(gang + 1 + rank) or arrays.member(board.jobs[gang], rank)
+            _place(board, member, share(part, i), now)
+
+
+def _start_members(board: Board, group: Job, placement: Placement, now: float) -> None:
+    members = board.groups[group.id]
+    for i in range(placement.count):
+        if not members.rest or members.room <= 0:
+            board.placeable = True
+            return
+        member = arrays.member(board.jobs[group.id], members.next())
+        _place(board, member, share(placement, i), now)
+
+
+def _place(board: Board, job: Job, placed: Placed, now: float) -> None:
+    if job.array_id is not None and board.groups[job.array_id].room <= 0:
+        board.placeable = True
+        return
+    board.apply_to_member(job, placed, now)
+
+
+def share(placement: Placement, index: int) -> Placed:
+    """Of what is placed together, the part of one member."""
+    if placement.count == 1:
+        return Placed(placement.node, placement.gpus, placement.slots)
+    slots = {name: _part(units, placement.count, index) for name, units in placement.slots.items()}
+    return Placed(placement.node, _part(placement.gpus, placement.count, index), slots)
+
+
+def _part(units: tuple[T, ...], count: int, index: int) -> tuple[T, ...]:
+    each = len(units) // count
+    return units[index * each : (index + 1) * each]
+
+
+# ---- suspended jobs
+
+
+def has_room(board: Board, job: Job) -> bool:
+    """Whether what a suspended job gave back is free for it."""
+    return job.kept == "all" or board.ledger.fits_back(job)
+
+
+def keeps(board: Board, job: Job) -> Keep:
+    """What it goes on holding when it is suspended now. One suspended for another job makes room."""
+    keep = board.policy.suspended_keep
+    by_site = job.reason is not None and job.reason.code is ReasonCode.SUSPENDED_BY_SITE
+    return "memory" if by_site and keep == "all" else keep
+
+
+def _go_on(board: Board, now: float, *, preempted: bool) -> None:
+    waiting = [board.jobs[job] for job in board.resuming]
+    for job in sorted(waiting, key=lambda job: (-job.spec.priority, job.id)):
+        blockers = job.reason.blockers if job.reason is not None else []
+        if bool(blockers) is not preempted or any(int(b.name) in board.queue for b in blockers):
+            continue
+        if has_room(board, job):
+            board.apply_to_member(job, Granted(), now)
+            board.resuming.discard(job.id)
+
+
+# ---- preemption
+
+
+def _make_room(board: Board, preemptions: Iterable[Victim], now: float) -> None:
+    for by, victims in list(board.room_for.items()):
+        left = {victim for victim in victims if by in board.queue and _leaving(board, victim)}
+        if left:
+            board.room_for[by] = left
+        else:
+            del board.room_for[by]
+    under_way = set(board.room_for)
+    for preemption in preemptions:
+        if preemption.by in under_way:
+            continue
+        victim = board.jobs.get(preemption.job)
+        mode = board.policy.preemption.mode
+        if victim is None or mode == "off":
+            continue
+        if mode == "suspend" and not can_suspend(board, victim):
+            mode = "requeue"
+        board.room_for.setdefault(preemption.by, set()).add(victim.id)
+        board.apply(victim.id, Preempt(preemption.by, mode, board.policy.preemption.notice), now)
+
+
+def _leaving(board: Board, victim: int) -> bool:
+    job = board.jobs.get(victim)
+    if job is None or not job.state.on_node:
+        return False
+    by_site = job.reason is not None and job.reason.code is ReasonCode.SUSPENDED_BY_SITE
+    return job.kill_requested or job.requeue_requested or (by_site and job.state is State.RUNNING)
+
+
+def can_suspend(board: Board, job: Job) -> bool:
+    """Whether its launcher can."""
+    node = board.ledger.node(job.node) if job.node else None
+    offered = node.launchers if node is not None else []
+    return any(one.name == job.launcher and "suspend" in one.features for one in offered)
+
+
+def largest_memory(board: Board, job: Job) -> int:
+    """Bytes of the largest node of the kind that it asks for."""
+    spec = job.spec
+    return max(
+        (
+            node.memory
+            for node in board.ledger.nodes
+            if any(one.name == job.launcher for one in node.launchers)
+            and spec.node in {None, node.name}
+            and all(node.labels.get(key) == value for key, value in spec.constraints.items())
+        ),
+        default=0,
+    )
