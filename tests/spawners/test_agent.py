@@ -233,7 +233,7 @@ async def test_logs_of_an_ended_job_end_where_they_end(bench: Bench, stream: Log
 async def test_the_record_of_an_order_is_for_the_agent_alone(bench: Bench) -> None:
     await bench.run(bench.order(1, "true", env={"TOKEN": "secret"}))
     folder = bench.directory / "node/attempts/1.1"
-    assert (folder / "order.json").stat().st_mode & 0o777 == 0o600
+    assert (folder / "record").stat().st_mode & 0o777 == 0o600
     assert folder.stat().st_mode & 0o777 == 0o711
     assert (folder / "job").stat().st_mode & 0o777 == 0o700
     assert (folder / "job").stat().st_uid == os.getuid()

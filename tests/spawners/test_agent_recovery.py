@@ -180,21 +180,31 @@ async def test_what_is_done_with_an_attempt_after_a_restart(
     assert recovery(record, Status(phase), "b") is then
 
 
-def test_a_torn_record_counts_as_absent(tmp_path: Path) -> None:
+def test_a_torn_line_counts_as_absent(tmp_path: Path) -> None:
     attempts = Attempts(tmp_path / "attempts")
     folder = attempts.folder(ONE)
-    folder.path.mkdir()
-    folder.note_outcome(Outcome(exit_code=0))
-    assert folder.outcome() == Outcome(exit_code=0)
-    (folder.path / "outcome.json").write_bytes(b'{"exit_')
+    folder.make()
+    folder.note_started(Started(1.0))
+    with (folder.path / "record").open("ab") as record:
+        record.write(b'\noutcome {"exit_')
     assert folder.outcome() is None
-    assert [r.outcome for r in attempts.active()] == [None]
+    folder.note_outcome(Outcome(exit_code=0))
+    with (folder.path / "record").open("ab") as record:
+        record.write(b'\noutcome {"exit_code": 1')
+    assert folder.outcome() == Outcome(exit_code=0)
+    assert [(r.started, r.outcome) for r in attempts.active()] == [(Started(1.0), Outcome(exit_code=0))]
+    folder.note_forgotten()
+    folder.note_forgotten()
+    assert folder.outcome() == Outcome(exit_code=0)
+    assert list(attempts.active()) == []
 
 
 async def test_an_adopted_server_is_reachable(bench: Bench) -> None:
     bench.send(bench.order(1, "sleep", "60", ports=(8888,)))
     await bench.report(1, ReportKind.STARTED)
-    (bench.directory / "node/attempts/1.1/started.json").unlink()
+    record = bench.directory / "node/attempts/1.1/record"
+    lines = record.read_bytes().splitlines(keepends=True)
+    record.write_bytes(b"".join(line for line in lines if not line.startswith(b"started")))
     await bench.replace()
     endpoint = (await bench.report(1, ReportKind.STARTED)).endpoint
     assert endpoint and endpoint.ports == {8888: "127.0.0.1:8888"}

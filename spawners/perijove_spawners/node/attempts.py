@@ -1,16 +1,20 @@
-"""The agent's record of attempts: one folder each, ``attempts/12.1/``.
+"""The agent's record of attempts: one folder each, ``attempts/12.1/``, with a file ``record`` in it.
 
-What a folder holds decides what an agent does after it was killed:
+The file has a line for each thing that happened, a word and JSON; what it holds decides what an agent does
+after it was killed. Of the same word the last line counts:
 
-- ``order.json``: the order was taken, and in which boot of the machine;
-- ``started.json``: the launcher said that it runs;
-- ``stop.json``: it is to be stopped;
-- ``times.json``: its limit was changed, it was suspended or warned;
-- ``outcome.json``: it has ended;
-- ``forgotten``: the service has recorded the end. Only then is the engine's own trace removed.
+- ``order``: the order was taken, and in which boot of the machine;
+- ``started``: the launcher said that it runs;
+- ``stop``: it is to be stopped;
+- ``times``: its limit was changed, it was suspended or warned;
+- ``outcome``: it has ended.
+
+When the service has recorded the end the file is renamed to ``closed``; only then is the engine's own trace
+removed. One file, since making files is most of what a short job costs a node, and a name rather than
+one more line, so that a new agent passes over thousands of old folders without reading them.
 
 Nothing here is flushed to disk: a killed agent leaves its writes to the kernel, and after a loss of power the
-engine still has whatever the service has not recorded. A file that is torn or lost counts as absent,
+engine still has whatever the service has not recorded. A line that is torn or lost counts as absent,
 which is where the agent stood before it began to write.
 """
 
@@ -88,6 +92,8 @@ class Record:
 
 T = TypeVar("T")
 
+RECORD, CLOSED = "record", "closed"
+
 _TAKEN = TypeAdapter(Taken)
 _STARTED = TypeAdapter(Started)
 _STOP = TypeAdapter(Stop)
@@ -98,75 +104,84 @@ _OUTCOME = TypeAdapter(Outcome)
 class Folder:
     """One attempt's folder; see the module."""
 
-    __slots__ = ("_base", "attempt", "path")
+    __slots__ = ("attempt", "base")
 
-    def __init__(self, path: Path, attempt: Attempt) -> None:
-        self.path, self.attempt = path, attempt
-        self._base = str(path)
+    def __init__(self, base: str, attempt: Attempt) -> None:
+        self.base, self.attempt = base, attempt
+
+    @property
+    def path(self) -> Path:
+        return Path(self.base)
 
     def take(self, taken: Taken) -> None:
         """Record the order; ``OSError`` when that cannot be done, and then nothing is on record."""
         try:
             self.make()
-            self._write("order.json", _TAKEN.dump_json(taken))
+            self._append("order", _TAKEN.dump_json(taken))
         except OSError:
-            shutil.rmtree(self.path, ignore_errors=True)
+            shutil.rmtree(self.base, ignore_errors=True)
             raise
 
     def make(self) -> None:
         """The folder itself; 0711: the job's account passes through to its own and lists nothing."""
-        self.path.mkdir(mode=0o711, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self.base, 0o711)  # noqa: PTH102 -- pathlib takes longer than the kernel
 
     # What follows is a note of what the engine or the service knows too: a full disk must not get in the way.
 
     def note_started(self, started: Started) -> None:
-        self._note("started.json", _STARTED.dump_json(started))
+        self._note("started", _STARTED.dump_json(started))
 
     def note_stop(self, stop: Stop) -> None:
-        self._note("stop.json", _STOP.dump_json(stop))
+        self._note("stop", _STOP.dump_json(stop))
 
     def note_times(self, times: Times) -> None:
-        # Written more than once, so never torn: what stood there before counts until this does.
-        self._note(".times", _TIMES.dump_json(times))
-        with contextlib.suppress(OSError):
-            (self.path / ".times").replace(self.path / "times.json")
+        self._note("times", _TIMES.dump_json(times))
 
     def note_outcome(self, outcome: Outcome) -> None:
-        self._note("outcome.json", _OUTCOME.dump_json(outcome))
+        self._note("outcome", _OUTCOME.dump_json(outcome))
 
     def note_forgotten(self) -> None:
-        self._note("forgotten", b"")
+        try:
+            os.rename(f"{self.base}/{RECORD}", f"{self.base}/{CLOSED}")  # noqa: PTH104
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            log.error("%s: its record cannot be closed: %s", self.attempt, error)
 
     @property
     def forgotten(self) -> bool:
-        return (self.path / "forgotten").exists()
+        return os.access(f"{self.base}/{CLOSED}", os.F_OK)
 
     def outcome(self) -> Outcome | None:
-        return _read(self.path / "outcome.json", _OUTCOME)
+        return self.read().outcome
 
     def read(self) -> Record:
-        return Record(
-            self.attempt,
-            taken=_read(self.path / "order.json", _TAKEN),
-            started=_read(self.path / "started.json", _STARTED),
-            stop=_read(self.path / "stop.json", _STOP),
-            times=_read(self.path / "times.json", _TIMES),
-            outcome=self.outcome(),
-            forgotten=self.forgotten,
-        )
+        """All of it, of an open record or a closed one; empty when there is none."""
+        if (text := _read(f"{self.base}/{RECORD}")) is not None:
+            return _parse(self.attempt, text, forgotten=False)
+        return _parse(self.attempt, _read(f"{self.base}/{CLOSED}") or b"", forgotten=True)
 
-    def _note(self, name: str, data: bytes) -> None:
+    def read_open(self) -> Record | None:
+        """The same; None of an attempt that is forgotten."""
+        if (text := _read(f"{self.base}/{RECORD}")) is None and self.forgotten:
+            return None
+        return _parse(self.attempt, text or b"", forgotten=False)
+
+    def _note(self, word: str, data: bytes) -> None:
         try:
-            self._write(name, data)
+            self._append(word, data)
         except OSError as error:
-            log.error("%s: %s cannot be written: %s", self.attempt, name, error)
+            log.error("%s: %s cannot be written: %s", self.attempt, word, error)
 
-    def _write(self, name: str, data: bytes) -> None:
-        descriptor = os.open(
-            f"{self._base}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
-        )
+    def _append(self, word: str, data: bytes) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        descriptor = os.open(f"{self.base}/{RECORD}", flags, 0o600)
         try:
-            os.write(descriptor, data)
+            # A line end first as well: the line before may be torn.
+            line = b"\n%s %s\n" % (word.encode(), data)
+            while line:
+                line = line[os.write(descriptor, line) :]
         finally:
             os.close(descriptor)
 
@@ -175,16 +190,16 @@ class Attempts:
     """The folders of a node."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
+        self.directory, self._base = directory, str(directory)
         directory.mkdir(parents=True, exist_ok=True, mode=0o711)
         # Whatever the umask was: jobs of other accounts reach their directories through here.
         directory.chmod(0o711)
 
     def folder(self, attempt: Attempt) -> Folder:
-        return Folder(self.directory / str(attempt), attempt)
+        return Folder(f"{self._base}/{attempt}", attempt)
 
     def exists(self, attempt: Attempt) -> bool:
-        return (self.directory / str(attempt)).exists()
+        return os.access(f"{self._base}/{attempt}", os.F_OK)
 
     def active(self) -> Iterator[Record]:
         """The records of all attempts that the service has not told to forget."""
@@ -195,9 +210,8 @@ class Attempts:
                 attempt = Attempt.parse(name)
             except ValueError:
                 continue
-            folder = self.folder(attempt)
-            if not folder.forgotten:
-                yield folder.read()
+            if record := self.folder(attempt).read_open():
+                yield record
 
     def remove_all(self, attempts: Iterable[Attempt]) -> None:
         """Remove folders with all that is in them; what lies there is the users' and may be odd."""
@@ -213,8 +227,39 @@ def boot_id() -> str:
         return ""
 
 
-def _read(path: Path, adapter: TypeAdapter[T]) -> T | None:
+def _read(path: str) -> bytes | None:
     try:
-        return adapter.validate_json(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValidationError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    try:
+        data = b""
+        while piece := os.read(descriptor, os.fstat(descriptor).st_size - len(data) + 1):
+            data += piece
+        return data
+    finally:
+        os.close(descriptor)
+
+
+def _parse(attempt: Attempt, text: bytes, *, forgotten: bool) -> Record:
+    lines: dict[bytes, list[bytes]] = {}
+    for line in text.split(b"\n"):
+        word, blank, value = line.partition(b" ")
+        if blank:
+            lines.setdefault(word, []).append(value)
+
+    def last(word: bytes, adapter: TypeAdapter[T]) -> T | None:
+        for value in reversed(lines.get(word, ())):
+            with contextlib.suppress(ValidationError):
+                return adapter.validate_json(value)
+        return None
+
+    return Record(
+        attempt,
+        taken=last(b"order", _TAKEN),
+        started=last(b"started", _STARTED),
+        stop=last(b"stop", _STOP),
+        times=last(b"times", _TIMES),
+        outcome=last(b"outcome", _OUTCOME),
+        forgotten=forgotten,
+    )

@@ -15,14 +15,16 @@ STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
 async def keep_logs(engine: Engine, folder: Folder) -> None:
     """Copy what an ended attempt wrote from its engine into its folder, unless it lies there already."""
     for stream in STREAMS:
-        path = folder.path / stream
-        if path.exists():
+        path = f"{folder.base}/{stream}"
+        # No file is made for a log in which nothing is.
+        if os.access(path, os.F_OK) or not (data := await _piece(engine, folder, stream, 0)):
             continue
-        partial = folder.path / f".{stream}"
+        partial = f"{folder.base}/.{stream}"
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            while data := await _piece(engine, folder, stream, file.tell()):
+            while data:
                 file.write(data)
-        partial.rename(path)
+                data = await _piece(engine, folder, stream, file.tell())
+        os.rename(partial, path)  # noqa: PTH104
 
 
 async def _piece(engine: Engine, folder: Folder, stream: Stream, offset: int) -> bytes:

@@ -100,9 +100,10 @@ class Life:
         self._begin(started)
 
     def _launching(self) -> Launching:
+        times = self._deadlines.times
         return Launching(
             engine=self.engine,
-            order=replace(self.order, time_limit=self._deadlines.times.limit),
+            order=replace(self.order, time_limit=times.limit) if times.changed else self.order,
             folder=self.folder.path,
             node=self.host.name,
             store=self.host.store,

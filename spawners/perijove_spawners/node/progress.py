@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 from perijove.model import Account
@@ -20,13 +21,13 @@ class ProgressReader:
 
     def __init__(self, folder: Path, account: Account) -> None:
         self._folder, self._account = folder, account
-        self._path = folder / JOB / "display.jsonl"
+        self._path = f"{folder}/{JOB}/display.jsonl"
         self._offset = 0
 
     def read(self) -> tuple[float, str] | None:
         """The latest progress since the last call; None without news. Costs one stat(2) then."""
         try:
-            size = self._path.lstat().st_size
+            size = os.lstat(self._path).st_size
         except OSError:
             return None
         if size == self._offset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -31,21 +32,35 @@ def stage(folder: Path, order: Order, store: Store) -> None:
     Until it is complete nobody but the agent can look into it, so no other process of the account can
     put links in the way. Safe to repeat.
     """
-    job = folder / JOB
-    if job.exists():
-        return
-    fresh = folder / _UNFINISHED
     try:
-        if fresh.exists():
-            shutil.rmtree(fresh)
-        fresh.mkdir(mode=0o700)
-        _fill(fresh, order, store)
-        _give(fresh, order.account)
-        fresh.rename(job)
+        if order.script is None and not order.inputs and not order.outputs:
+            _make_empty(f"{folder}/{JOB}", order.account)
+        else:
+            _make_filled(folder, order, store)
     except PerijoveError as error:
         raise StagingError(f"an input could not be staged: {error}") from error
     except OSError as error:
         raise StagingFaultError(f"the job's directory could not be made: {error.strerror}") from error
+
+
+def _make_empty(job: str, account: Account) -> None:
+    # Most jobs need no more, and each directory made costs a short job as much as all that Python does.
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(job, 0o700)  # noqa: PTH102
+    _give(job, account)
+
+
+def _make_filled(folder: Path, order: Order, store: Store) -> None:
+    job = folder / JOB
+    if job.exists():
+        return
+    fresh = folder / _UNFINISHED
+    if fresh.exists():
+        shutil.rmtree(fresh)
+    fresh.mkdir(mode=0o700)
+    _fill(fresh, order, store)
+    _give(fresh, order.account)
+    fresh.rename(job)
 
 
 def _fill(job: Path, order: Order, store: Store) -> None:
@@ -72,6 +87,6 @@ def _write(path: Path, data: bytes, account: Account, mode: int) -> None:
     _give(path, account)
 
 
-def _give(path: Path, account: Account) -> None:
+def _give(path: Path | str, account: Account) -> None:
     if os.geteuid() == 0:
         os.chown(path, account.uid, account.gid, follow_symlinks=False)
