@@ -20,10 +20,11 @@ from fastapi import FastAPI
 
 from perijove.model import OperatorError
 from perijove_hub.accounts import resolve
-from perijove_hub.api import events, files, jobs, logs, problems, site
+from perijove_hub.api import problems
+from perijove_hub.api.routes import PARTS
 from perijove_hub.identity import HubUsers, Identities, SingleUser
 from perijove_hub.jobs.controller import Controller
-from perijove_hub.pages import queue, session
+from perijove_hub.pages import PAGES
 from perijove_hub.pages.session import Sessions
 from perijove_hub.private_files import kept_secret
 from perijove_hub.settings import Settings
@@ -67,9 +68,9 @@ def create_app(settings: Settings, *, fabric: Fabric, identities: Identities) ->
         kept_secret(settings.state / "cookie-key"), settings.prefix, getattr(identities, "auth", None)
     )
     problems.install(app)
-    for page in (session.router, queue.router):
+    for page in PAGES:
         app.include_router(page, prefix=settings.prefix)
-    for part in (jobs.router, logs.router, files.router, events.router, site.router, site.public):
+    for part in PARTS:
         app.include_router(part, prefix=f"{settings.prefix}/api/v1")
     return app
 

@@ -9,13 +9,13 @@ from typing import Any, Protocol
 from fastapi import Request
 
 from perijove.model import ForbiddenError, Job, Kind, NotFoundError, UnauthorizedError, UnavailableError
+from perijove_hub.accounts import groups_of
 from perijove_hub.policy.document import Policy
 
 SUBMIT, ADMIN, ACT_AS = "custom:perijove:submit", "custom:perijove:admin", "custom:perijove:act-as"
 """Scopes of hub tokens: use the service at all, see and end everybody's jobs, submit for others."""
 
 HIDDEN = "(hidden)"
-_EQUALS = Policy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,13 @@ class Caller:
         """Whether jobs of `owner` exist for this caller."""
         return self.admin or self.act_as or owner == self.name
 
+    def may_see(self, job: Job) -> bool:
+        """Whether `job` exists for this caller, who may then manage it too."""
+        return self.sees(job.owner) or job.spec.project in self.leads
+
     def must_see(self, job: Job | None, wanted: object) -> Job:
         """`job`; what is not there and what is not theirs look the same (no leak)."""
-        if job is None or not (self.sees(job.owner) or job.spec.project in self.leads):
+        if job is None or not self.may_see(job):
             raise NotFoundError(f"there is no job {wanted}")
         return job
 
@@ -129,6 +133,6 @@ async def caller_of(request: Request) -> Caller:
 
 def known_to(request: Request, caller: Caller) -> Caller:
     """`caller` with the projects that the policy lets them lead."""
-    policy: Policy = getattr(request.app.state.controller, "policy", _EQUALS)
-    leads = policy.leads(caller.name)
+    policy: Policy = request.app.state.controller.board.policy
+    leads = policy.leads(caller.name, groups_of(caller.name))
     return replace(caller, leads=leads) if leads else caller

@@ -11,13 +11,16 @@ from perijove_hub.jobs.controller import Controller
 from perijove_hub.policy.document import Policy
 
 _sites: WeakKeyDictionary[Controller, tuple[Hashable, Site]] = WeakKeyDictionary()
-_EQUALS = Policy()
 
 
 def policy_of(controller: Controller) -> Policy:
     """The policy in force."""
-    policy: Policy = getattr(controller, "policy", _EQUALS)
-    return policy
+    return controller.board.policy
+
+
+def maintenance_of(controller: Controller) -> str | None:
+    """Why nothing starts; None when maintenance is off."""
+    return controller.board.maintenance
 
 
 def site_of(controller: Controller) -> Site:
@@ -33,5 +36,5 @@ def site_of(controller: Controller) -> Site:
 
 
 def asker_of(controller: Controller, owner: str) -> Asker:
-    """The user whose jobs these will be. Raises :class:`ForbiddenError` for who can have none."""
-    return Asker(controller.identify(owner), groups_of(owner))
+    """The user whose jobs these will be."""
+    return Asker(policy_of(controller), owner, groups_of(owner))

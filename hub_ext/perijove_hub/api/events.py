@@ -13,7 +13,7 @@ from fastapi import APIRouter, Header, Request
 from fastapi.responses import StreamingResponse
 
 from perijove.model import Job, JobEvent
-from perijove_hub.api.jobs import Who, controller_of, find, job_of
+from perijove_hub.api.finding import Who, controller_of, find, job_of
 from perijove_hub.identity import Caller
 from perijove_hub.jobs.controller import Controller
 
@@ -51,7 +51,7 @@ async def events(
     With ``Last-Event-ID`` (or without it, from now on) nothing is left out: history first, then what comes.
     """
     wanted = (await job_of(request, caller, job)).id if job is not None else None
-    owner = None if caller.admin and (all_users or wanted is not None) else caller.name
+    owner = None if wanted is not None or (caller.admin and all_users) else caller.name
     after = event_number(last_event_id)
     return event_stream(_stream(controller_of(request), caller, wanted, owner, after))
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from perijove.model import NotFoundError
 from perijove_hub.api.bodies import chunks
-from perijove_hub.api.jobs import JobId, Who, controller_of, job_of
+from perijove_hub.api.finding import JobId, Who, controller_of, job_of
 from perijove_spawners.store import Store
 
 router = APIRouter()

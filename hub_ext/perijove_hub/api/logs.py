@@ -10,9 +10,9 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response
 
 from perijove.model import Job, UnavailableError
-from perijove.model.spec import MAX_ID
+from perijove.model.values import MAX_ID
 from perijove_hub.api.events import event_number, event_stream, message
-from perijove_hub.api.jobs import JobId, Who, controller_of, find, job_of
+from perijove_hub.api.finding import JobId, Who, controller_of, find, job_of
 from perijove_hub.jobs.controller import Controller
 from perijove_hub.jobs.lifecycle import attempt_of
 from perijove_spawners.protocol import LogChunk

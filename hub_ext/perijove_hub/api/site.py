@@ -1,48 +1,22 @@
-"""What there is: nodes, what forms need, oneself, and whether the service works."""
+"""What forms need, oneself, and whether the service works."""
 
 from __future__ import annotations
 
 import asyncio
 from fnmatch import fnmatchcase
-from typing import Annotated
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
-from perijove.model import (
-    ForbiddenError,
-    Gpu,
-    Node,
-    NodeState,
-    NotFoundError,
-    PerijoveError,
-    UnavailableError,
-)
-from perijove_hub.api.jobs import Who, controller_of
-from perijove_hub.identity import Caller
-from perijove_hub.jobs.controller import Controller
+from perijove.model import NodeState, PerijoveError, UnavailableError
+from perijove_hub.admission.rights import volumes_of
+from perijove_hub.api.desk import asker_of
+from perijove_hub.api.finding import Who, controller_of
 
 router = APIRouter()
 public = APIRouter()
 HEALTH_PATIENCE = 5.0
 """Seconds within which a healthy service has written."""
-
-
-class FreeResources(BaseModel):
-    """What is left."""
-
-    cpu: float
-    memory: int
-    gpus: list[Gpu]
-
-
-class NodeView(BaseModel):
-    """A node and what is left of it."""
-
-    node: Node
-    free: FreeResources
-    jobs: int
-    """How many jobs hold something of it."""
 
 
 class Size(BaseModel):
@@ -63,6 +37,12 @@ class Site(BaseModel):
     default_image: str | None
     images: list[str]
     volumes: list[str]
+    projects: list[str]
+    """In which the caller may have jobs."""
+    partitions: list[str]
+    """That the caller may use, in any of these projects."""
+    default_project: str | None
+    default_partition: str | None
     largest: Size
     free: Size
     """The most that one job could have now."""
@@ -76,57 +56,12 @@ class Me(BaseModel):
     home: str | None
 
 
-@router.get("/nodes")
-async def nodes(request: Request, caller: Who) -> list[NodeView]:
-    """The nodes, with what is free."""
-    return nodes_of(controller_of(request))
-
-
-class Drain(BaseModel):
-    """Why a node takes no more jobs."""
-
-    reason: Annotated[str, Field(max_length=200)] = ""
-
-
-@router.post("/nodes/{name}/drain")
-async def drain(request: Request, caller: Who, name: str, why: Drain) -> NodeView:
-    """Let no more jobs start on a node; those that run go on. For administrators."""
-    return await _set(request, caller, name, NodeState.DRAIN, why.reason)
-
-
-@router.post("/nodes/{name}/undrain")
-async def undrain(request: Request, caller: Who, name: str) -> NodeView:
-    """Let jobs start on it again. For administrators."""
-    return await _set(request, caller, name, NodeState.DOWN, "being asked what it runs")
-
-
-async def _set(request: Request, caller: Caller, name: str, state: NodeState, reason: str) -> NodeView:
-    if not caller.admin and not caller.act_as:
-        raise ForbiddenError("only an administrator drains nodes")
-    controller = controller_of(request)
-    if controller.ledger.node(name) is None:
-        known = ", ".join(node.name for node in controller.ledger.nodes) or "none"
-        raise NotFoundError(f"there is no node {name[:80]}; there are: {known}")
-    controller.ledger.mark(name, state, reason)
-    if state is NodeState.DOWN:
-        await controller.reconcile(name)  # which brings it up
-    return next(view for view in nodes_of(controller) if view.node.name == name)
-
-
-def nodes_of(controller: Controller) -> list[NodeView]:
-    """All nodes, by name."""
-    ledger, views = controller.ledger, []
-    for node in ledger.nodes:
-        free = ledger.free(node.name)
-        left = FreeResources(cpu=max(0.0, round(free.cpu, 4)), memory=max(0, free.memory), gpus=free.gpus)
-        views.append(NodeView(node=node, free=left, jobs=len(ledger.jobs_on(node.name))))
-    return views
-
-
 @router.get("/site")
 async def site(request: Request, caller: Who) -> Site:
     """Launchers, images, volumes and sizes that this caller may ask for."""
-    ledger, settings = controller_of(request).ledger, request.app.state.settings
+    controller, settings = controller_of(request), request.app.state.settings
+    ledger, asker = controller.ledger, asker_of(controller, caller.name)
+    projects: list[str | None] = [None, *asker.projects]
     known = ledger.nodes
     offered = {launcher.name: launcher for node in known for launcher in node.launchers}
     default = settings.default_launcher or next(iter(offered), None)
@@ -140,7 +75,11 @@ async def site(request: Request, caller: Who) -> Site:
         containers=containers,
         default_image=settings.default_image if containers else None,
         images=images,
-        volumes=["home", *sorted(settings.volumes)],
+        volumes=["home", *sorted({v for p in projects for v in volumes_of(settings, asker, p)})],
+        projects=asker.projects,
+        partitions=sorted({name for project in projects for name in asker.partitions(project)}),
+        default_project=asker.default_project,
+        default_partition=asker.policy.default_partition,
         largest=Size(
             cpu=max((n.cpus for n in known), default=0.0),
             memory=max((n.memory for n in known), default=0),

@@ -1,1 +1,6 @@
-"""The pages for people: for now one, the queue."""
+"""The pages for people: queue, one job, usage, fair share, nodes; and the browser's login."""
+
+from perijove_hub.pages import job, nodes, queue, session, usage
+
+PAGES = (session.router, queue.router, job.router, usage.router, nodes.router)
+"""What the application shows to browsers."""

@@ -1,58 +1,78 @@
-"""The queue as a page: one's jobs, where they stand and why, and what the nodes have left."""
+"""The queue as a page: one's jobs, where they stand and why."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from pathlib import Path
+from itertools import islice
 
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse, Response
-from jinja2 import Environment, FileSystemLoader, select_autoescape
+from fastapi.responses import Response
 
-from perijove.model import UnauthorizedError, format_duration, format_size
-from perijove_hub.api.jobs import controller_of
-from perijove_hub.api.site import nodes_of
-from perijove_hub.identity import Identities
+from perijove.model import Job, State
+from perijove_hub.api.desk import asker_of
+from perijove_hub.api.finding import controller_of, states_of
+from perijove_hub.api.listing import owner_seen, rows_of
+from perijove_hub.identity import Caller, Identities
+from perijove_hub.jobs.controller import Controller
+from perijove_hub.pages.render import render, visit
 from perijove_hub.pages.session import Sessions
 from perijove_hub.store.database import Page
 
 router = APIRouter(include_in_schema=False)
 SHOWN = 50
 
-_templates = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=select_autoescape(default=True)
-)
-_templates.filters["duration"] = format_duration
-_templates.filters["size"] = format_size
-
-HEADERS = {
-    # The names of jobs are their owners' text: nothing in the page may run, whatever it holds.
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
-
 
 @router.get("/")
-async def queue(request: Request, token: str | None = None) -> Response:
+async def queue(
+    request: Request,
+    token: str | None = None,
+    state: str = "",
+    project: str = "",
+    before: str = "",
+) -> Response:
     """The page. Without a hub one enters by the link with the token that ``perijove up`` prints."""
     sessions: Sessions = request.app.state.sessions
     if token is not None and sessions.auth is None:
         identities: Identities = request.app.state.identities
         await identities.caller(token)
         return sessions.begin(token)
-    caller = await sessions.caller(request)
-    if caller is None and sessions.auth is None:
-        raise UnauthorizedError("open the link that `perijove up` printed, or add ?token=TOKEN")
-    if caller is None:
-        return sessions.login()
-    controller = controller_of(request)
-    page = Page(owner=None if caller.admin else caller.name, limit=SHOWN)
-    rows = await asyncio.to_thread(controller.database.jobs, page)
-    jobs = [controller.board.view(controller.board.find(job.id) or job) for job in rows]
-    text = _templates.get_template("queue.html").render(
-        caller=caller, jobs=jobs, nodes=nodes_of(controller), now=time.time(), shown=SHOWN
-    )
-    return HTMLResponse(text, headers=HEADERS)
+
+    async def show(caller: Caller) -> Response:
+        controller = controller_of(request)
+        page = Page(
+            states=states_of([state]) if state else (),
+            owner=owner_seen(caller, None, project or None),
+            project=project or None,
+            limit=SHOWN,
+            before=number(before),
+        )
+        jobs = await asyncio.to_thread(jobs_of, controller, caller, page)
+        return render(
+            request,
+            caller,
+            "queue",
+            title="Queue",
+            here="",
+            renewed=10,
+            jobs=jobs,
+            owners=caller.admin or project in caller.leads,
+            chosen={"state": state, "project": project},
+            states=["live", *State],
+            projects=asker_of(controller, caller.name).projects,
+            filtered=bool(state or project or before),
+            following=jobs[-1].id if len(jobs) == SHOWN else None,
+        )
+
+    return await visit(request, show)
+
+
+def jobs_of(controller: Controller, caller: Caller, page: Page) -> list[Job]:
+    """A page's jobs as they are now."""
+    board = controller.board
+    rows = islice(rows_of(controller.database, page), page.limit)
+    return [caller.view(board.view(board.find(job.id) or job)) for job in rows]
+
+
+def number(text: str) -> int | None:
+    """A number in a link; None for anything else."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None

@@ -1,12 +1,13 @@
 """Browsers log in through the hub (OAuth 2, authorization code) and carry a signed cookie.
 
-The cookie serves pages only, which change nothing; the REST interface takes tokens alone, so a page of
-another site has nothing to forge.
+The cookie serves pages only; the REST interface takes tokens alone. A page's buttons need, beside the
+cookie, a token that only the page itself holds, so a page of another site has nothing to forge.
 """
 
 from __future__ import annotations
 
 import secrets
+from hashlib import sha256
 from typing import Any
 from urllib.parse import urlencode
 
@@ -20,6 +21,8 @@ from perijove_hub.identity import Caller, Identities
 router = APIRouter(include_in_schema=False)
 COOKIE, STATE_COOKIE = "perijove-session", "perijove-login"
 DAY = 86400
+FORM = 12 * 3600
+"""Seconds for which the buttons of an open page work."""
 LOGIN = 600
 """Seconds within which a login must be finished."""
 
@@ -31,6 +34,7 @@ class Sessions:
         self.auth, self.path = auth, f"{prefix}/"
         self._cookie = URLSafeTimedSerializer(key, salt="session")
         self._state = URLSafeTimedSerializer(key, salt="login")
+        self._form = URLSafeTimedSerializer(key, salt="form")
 
     async def caller(self, request: Request) -> Caller | None:
         """Whoever the cookie says; None when it says nothing that still holds."""
@@ -63,6 +67,22 @@ class Sessions:
         answer.delete_cookie(STATE_COOKIE, path=self.path)
         return answer
 
+    def form_token(self, request: Request) -> str:
+        """A token for the forms of a page, bound to this browser's session."""
+        return str(self._form.dumps(_fingerprint(request)))
+
+    def check_form(self, request: Request, token: str) -> None:
+        """Raise :class:`ForbiddenError` unless a page shown in this session sent the form, lately."""
+        mode = request.headers.get("sec-fetch-mode", "navigate")
+        site = request.headers.get("sec-fetch-site", "same-origin")
+        try:
+            given = self._form.loads(token, max_age=FORM)
+        except BadSignature:
+            given = None
+        same = given is not None and secrets.compare_digest(str(given), _fingerprint(request))
+        if not same or mode != "navigate" or site != "same-origin":
+            raise ForbiddenError("this form was not sent by the page, or too late; open the page again")
+
     def check_state(self, request: Request, state: str) -> None:
         """Raise :class:`ForbiddenError` unless this browser began the login that `state` belongs to."""
         try:
@@ -71,6 +91,10 @@ class Sessions:
             raise ForbiddenError("this login was not begun here, or too long ago; start again") from None
         if not secrets.compare_digest(str(nonce), request.cookies.get(STATE_COOKIE, "")):
             raise ForbiddenError("this login was begun in another browser; start again")
+
+
+def _fingerprint(request: Request) -> str:
+    return sha256(request.cookies.get(COOKIE, "").encode()).hexdigest()
 
 
 @router.get("/oauth_callback")

@@ -1,0 +1,58 @@
+"""From a request to the controller, and from a reference to the job that it means to this caller."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from fastapi import Depends, Query, Request
+
+from perijove.model import Job, State, UserError
+from perijove.model.values import MAX_ID
+from perijove_hub.identity import Caller, caller_of
+from perijove_hub.jobs.controller import Controller
+
+Who = Annotated[Caller, Depends(caller_of)]
+JobId = Annotated[str, "12, or 12_7 for member 7 of array 12"]
+Number = Annotated[int, Query(ge=0, le=MAX_ID)]
+
+
+def controller_of(request: Request) -> Controller:
+    """The application's controller."""
+    controller: Controller = request.app.state.controller
+    return controller
+
+
+async def find(controller: Controller, ref: str) -> Job | None:
+    """The job that `ref` (``12`` or ``12_7``) names, live or from the database."""
+    return await controller.find(ref)
+
+
+async def job_of(request: Request, caller: Caller, ref: str) -> Job:
+    """The caller's job `ref`; :class:`NotFoundError` when there is none or it is not theirs."""
+    return caller.must_see(await find(controller_of(request), ref), ref)
+
+
+def labels_of(given: list[str]) -> tuple[tuple[str, str], ...]:
+    """``KEY=VALUE`` each. :class:`UserError` for anything else."""
+    found = []
+    for text in given:
+        match = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,63})=(.*)", text, re.ASCII)
+        if match is None:
+            raise UserError(f"label: must be KEY=VALUE, not {text[:80]!r}")
+        found.append((match[1], match[2]))
+    return tuple(found)
+
+
+def states_of(given: list[str]) -> tuple[State, ...]:
+    """Names of states, separated by commas; ``live`` stands for all that have not ended."""
+    names = [part.strip() for text in given for part in text.split(",") if part.strip()]
+    found: list[State] = []
+    for name in names:
+        if name == "live":
+            found += [state for state in State if not state.ended]
+        elif name in set(State):
+            found.append(State(name))
+        else:
+            raise UserError(f"state: there is no state {name[:40]!r}; there are: live, {', '.join(State)}")
+    return tuple(found)

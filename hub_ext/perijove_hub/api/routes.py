@@ -1,0 +1,31 @@
+"""All parts of the REST interface, in the order of its page."""
+
+from perijove_hub.api import (
+    actions,
+    events,
+    files,
+    jobs,
+    listing,
+    logs,
+    nodes,
+    policies,
+    site,
+    usage,
+    why,
+)
+
+PARTS = (
+    jobs.router,
+    listing.router,
+    why.router,
+    actions.router,
+    logs.router,
+    files.router,
+    events.router,
+    usage.router,
+    nodes.router,
+    policies.router,
+    site.router,
+    site.public,
+)
+"""What the application answers under ``/api/v1``."""

@@ -1,0 +1,105 @@
+"""Why a job waits, when it will start, what would start it now; and how well it used what it had."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+
+from perijove.model import Job, Reason, Stats, UnavailableError
+from perijove_hub.accounting import efficiency
+from perijove_hub.api.finding import JobId, Who, controller_of, job_of
+from perijove_hub.jobs.controller import Controller
+from perijove_hub.jobs.lifecycle import attempt_of
+
+router = APIRouter()
+
+
+class ForecastView(BaseModel):
+    """When it is likely to start, epoch seconds; None: not to be known."""
+
+    earliest: float | None
+    likely: float | None
+    latest: float | None
+
+
+class HintView(BaseModel):
+    """It would start now with these fields changed."""
+
+    changes: dict[str, Any]
+    message: str
+
+
+class WhyView(BaseModel):
+    """Why it does not run."""
+
+    job: Job
+    reason: Reason | None
+    """What keeps it, with the blockers without which it would start; of an ended job, why it ended."""
+    forecast: ForecastView | None
+    hints: list[HintView]
+
+
+@router.get("/jobs/{job_id}/why")
+async def why(request: Request, caller: Who, job_id: JobId) -> WhyView:
+    """Why it waits (or ended), a forecast of its start as a range, and what would let it start now."""
+    job = await job_of(request, caller, job_id)
+    controller = controller_of(request)
+    found = await controller.why(job)
+    forecast = found.forecast
+    return WhyView(
+        job=caller.view(controller.board.view(job)),
+        reason=found.reason,
+        forecast=None
+        if forecast is None
+        else ForecastView(earliest=forecast.earliest, likely=forecast.likely, latest=forecast.latest),
+        hints=[HintView(changes=dict(hint.changes), message=hint.message) for hint in found.hints],
+    )
+
+
+class Use(BaseModel):
+    """Of one resource: what was asked for, what was used, and their ratio."""
+
+    asked: float
+    used: float
+    efficiency: float | None
+    """None where nothing was asked for."""
+
+
+class JobUsage(BaseModel):
+    """How well a job used what it held (seff(1))."""
+
+    cpu: Use
+    """Core-seconds while it ran."""
+    memory: Use
+    """Bytes; used is the peak."""
+    gpu: Use
+    """Device-seconds."""
+    time: Use
+    """Seconds of run time, against the time limit."""
+
+
+@router.get("/jobs/{job_id}/usage")
+async def usage_of(request: Request, caller: Who, job_id: JobId) -> JobUsage:
+    """What the latest attempt asked for and used: cores, memory, GPUs, time."""
+    job = await job_of(request, caller, job_id)
+    controller = controller_of(request)
+    found = efficiency(await measured(controller, job), controller.clock())
+    return JobUsage(
+        **{
+            name: Use(asked=one.asked, used=one.used, efficiency=one.efficiency)
+            for name, one in found.items()
+        }
+    )
+
+
+async def measured(controller: Controller, job: Job) -> Job:
+    """`job` with what its node says that it uses now; as it is where the node does not say."""
+    if not job.state.on_node or job.node is None:
+        return job
+    try:
+        stats: Stats = await controller.fabric.call(job.node, "stats", attempt_of(job))
+    except UnavailableError:
+        return job
+    return job.model_copy(update={"cpu_seconds": stats.cpu_seconds, "memory_peak": stats.memory_peak})

@@ -1,0 +1,144 @@
+"""What all pages share: templates, headers, who looks at them, and forms that only they themselves send."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse, Response
+from jinja2 import Environment, FileSystemLoader, select_autoescape
+
+from perijove.model import (
+    NodeState,
+    PerijoveError,
+    State,
+    UnauthorizedError,
+    UnavailableError,
+    UserError,
+    format_duration,
+    format_size,
+)
+from perijove_hub.api.bodies import read_body
+from perijove_hub.api.desk import maintenance_of
+from perijove_hub.api.finding import controller_of
+from perijove_hub.identity import Caller, known_to
+from perijove_hub.pages.session import Sessions
+
+FORM_BYTES = 16 << 10
+"""Of the fields of a form."""
+PAGES = (("", "Queue"), ("usage", "Usage"), ("share", "Fair share"), ("nodes", "Nodes"))
+
+HEADERS = {
+    # The names of jobs are their owners' text: nothing in the page may run, whatever it holds.
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'",
+    # Behind a hub the notebook servers of others have the same origin: no window of theirs reaches into this.
+    "Cross-Origin-Opener-Policy": "noopener-allow-popups",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+_ORDER = (
+    State.SUCCEEDED,
+    State.RUNNING,
+    State.STARTING,
+    State.SUSPENDED,
+    State.PENDING,
+    State.HELD,
+    State.FAILED,
+    State.LOST,
+    State.KILLED,
+    State.REJECTED,
+)
+
+
+def in_order(tasks: Mapping[State, int]) -> list[tuple[State, int]]:
+    """States with any members, the good ones first."""
+    return [(state, tasks[state]) for state in _ORDER if tasks.get(state)]
+
+
+def moment(at: float | None, now: float) -> str:
+    """A time as people write it, in UTC: the time of day today, else with the date."""
+    if at is None:
+        return "a time that is not known"
+    try:
+        then, today = datetime.fromtimestamp(at, UTC), datetime.fromtimestamp(now, UTC)
+    except (ValueError, OverflowError, OSError):
+        return "a time out of reach"
+    return then.strftime("%H:%M UTC" if then.date() == today.date() else "%Y-%m-%d %H:%M UTC")
+
+
+def colour(state: NodeState) -> str:
+    """The class of states of jobs that looks like this one of a node."""
+    return {NodeState.UP: "succeeded", NodeState.DOWN: "failed", NodeState.DRAIN: "held"}[state]
+
+
+templates = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=select_autoescape(default=True)
+)
+templates.filters.update(
+    duration=format_duration, size=format_size, moment=moment, in_order=in_order, colour=colour
+)
+
+
+def render(request: Request, caller: Caller, name: str, *, status: int = 200, **values: Any) -> Response:
+    """The page `name` for `caller`."""
+    settings = request.app.state.settings
+    text = templates.get_template(f"{name}.html").render(
+        caller=caller,
+        root=f"{settings.prefix}/",
+        pages=PAGES,
+        maintenance=maintenance_of(controller_of(request)),
+        now=time.time(),
+        **{"renewed": None, "here": None, **values},
+    )
+    return HTMLResponse(text, status, headers=HEADERS)
+
+
+async def visit(request: Request, show: Callable[[Caller], Awaitable[Response]]) -> Response:
+    """Have `show` make the page for whoever is logged in; what goes wrong is told as a page too."""
+    sessions: Sessions = request.app.state.sessions
+    found = await sessions.caller(request)
+    if found is None and sessions.auth is None:
+        raise UnauthorizedError("open the link that `perijove up` printed, or add ?token=TOKEN")
+    if found is None:
+        return sessions.login()
+    caller = known_to(request, found)
+    try:
+        return await show(caller)
+    except (UserError, UnavailableError) as error:
+        return _failed(request, caller, error)
+
+
+def _failed(request: Request, caller: Caller, error: PerijoveError) -> Response:
+    title = "Not there" if error.status == 404 else "That did not work"
+    return render(request, caller, "error", status=error.status, title=title, message=str(error))
+
+
+def form_token(request: Request) -> str | None:
+    """What forms of the page carry; None for what is no browser showing a page to its user.
+
+    A script of another page with the same origin can fetch this one; browsers tell such a request apart
+    (Fetch Metadata, ``Sec-Fetch-Mode``), and it gets a page without forms.
+    """
+    sessions: Sessions = request.app.state.sessions
+    if request.headers.get("sec-fetch-mode", "navigate") != "navigate":
+        return None
+    return sessions.form_token(request)
+
+
+async def pressed(request: Request) -> dict[str, str]:
+    """The fields of a form that a page of this session sent. Raises :class:`ForbiddenError` for any other."""
+    body = await read_body(request, FORM_BYTES)
+    try:
+        fields = dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=20))
+    except ValueError:
+        raise UserError("what was sent is no form") from None
+    sessions: Sessions = request.app.state.sessions
+    sessions.check_form(request, fields.get("form", ""))
+    return fields
