@@ -5,9 +5,14 @@ from __future__ import annotations
 import argparse
 import ast
 import shlex
+import sys
 from typing import Any, NoReturn
 
 from IPython.core.error import UsageError
+
+from perijove.headers import headers_of, late_text
+from perijove.model.errors import UserError
+from perijove.options import OPTIONS, combined, spec_fields
 
 _SUBMIT = """\
 Run this cell as a job: in the notebook's own image, with the same home and working directory.
@@ -18,7 +23,7 @@ _EXAMPLES = """\
 examples:
   %%submit --cpus 4 --memory 8G --in X,y --out scores
   %%submit --gpus 1 --time 2h --background
-  %%submit --shell
+  %%submit --shell --array 1:100%5
   %submit --notebook other.ipynb -p alpha 0.1
 
 In the notebook, `job` is then the job: job.wait(), job.result(), job.logs(), job.kill().
@@ -98,12 +103,24 @@ def submit_parser() -> MagicParser:
     how.add_argument("--project", help="on whose account it runs")
     how.add_argument("--priority", type=int, help="0 to 100, 50 when not given")
     how.add_argument("--retries", type=int, help="again this often when it fails")
-    how.add_argument("--array", metavar="START:END[:STEP]", help="a job for each number (PERIJOVE_TASK_ID)")
+    how.add_argument(
+        "--retry-on", action="append", default=[], metavar="CAUSE", help="failure, node, oom, time, exit:CODE"
+    )
+    how.add_argument("--oom-retry", metavar="FACTOR", help="when out of memory, again with 2x as much")
+    how.add_argument(
+        "--array",
+        metavar="START:END[:STEP][%N]",
+        help="a job for each number (PERIJOVE_TASK_ID), %%N at once",
+    )
+    how.add_argument("--signal", metavar="NAME@TIME", help="warn it before its time limit: USR1@5m")
+    how.add_argument(
+        "--preemptible", action=argparse.BooleanOptionalAction, help="it may be stopped for a job that is not"
+    )
     how.add_argument(
         "--depends", action="append", default=[], metavar="afterok:ID", help="wait for another job"
     )
     how.add_argument("--label", action="append", default=[], metavar="KEY=VALUE")
-    how.add_argument("--hold", action="store_true", help="do not start before %%release")
+    how.add_argument("--hold", action=argparse.BooleanOptionalAction, help="do not start before %%release")
     how.add_argument(
         "--wait", dest="background", action="store_false", help="stay until it has ended (default)"
     )
@@ -114,13 +131,40 @@ def submit_parser() -> MagicParser:
     return parser
 
 
+def header_options(script: str, name: str) -> dict[str, Any]:
+    """Fields that the ``#PERIJOVE`` lines of `script` ask for; ``UsageError`` names the line."""
+    headers, fields = headers_of(script, name), dict[str, Any]()
+    if text := late_text(headers, name):
+        sys.stderr.write(f"{text}\n")
+    parser = submit_parser()
+    defaults = vars(parser.parse_args([]))
+    for header in headers.read:
+        place = f"{name}:{header.line}"
+        try:
+            given = vars(parser.parse_args(list(header.words)))
+            if other := [k for k in given if k not in OPTIONS and given[k] != defaults[k]]:
+                raise UsageError(f"--{other[0]} belongs into the first line")
+            fields = combined(fields, spec_fields(**{k: v for k, v in given.items() if k in OPTIONS}))
+        except _HelpShownError:
+            continue
+        except (UsageError, UserError, argparse.ArgumentError) as error:
+            raise UsageError(f"{place}: {error}") from None
+    return fields
+
+
 def _add_resources(group: Any) -> None:
     group.add_argument("--image", help="container image; the notebook's own when not given")
     group.add_argument("--launcher", help="docker, podman, process, ...")
     group.add_argument("--node", help="this node only")
+    group.add_argument("--partition", help="this group of nodes")
+    group.add_argument("--reservation", help="the nodes that this reservation keeps")
+    group.add_argument("--nodes", type=int, metavar="N", help="so many at once, each with all of this")
+    group.add_argument(
+        "--exclusive", action=argparse.BooleanOptionalAction, help="share the node with no other job"
+    )
     group.add_argument("-c", "--cpus", "--cpu", metavar="N", help="cores, such as 2 or 0.5")
     group.add_argument("-m", "--memory", metavar="SIZE", help="such as 512M or 8G")
-    group.add_argument("-g", "--gpus", metavar="N", help="2, a100 or a100:2")
+    group.add_argument("-g", "--gpus", metavar="N", help="2, a100, a100:2 or 2@40G")
     group.add_argument("-t", "--time", metavar="TIME", help="stop it after 90s, 30m, 1d12h, ...")
     group.add_argument("--shm", metavar="SIZE", help="size of /dev/shm")
     group.add_argument("--network", help="none, bridge, host or user")

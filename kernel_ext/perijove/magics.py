@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from perijove.sync import Client, Job
 
 F = TypeVar("F", bound=Callable[..., Any])
-NAMES = ("submit", "jobs", "job", "logs", "kill", "hold", "release", "nodes")
+NAMES = ("submit", "jobs", "job", "why", "logs", "kill", "hold", "release", "nodes")
 
 
 def tidy(method: F) -> F:
@@ -96,6 +96,13 @@ class PerijoveMagics(Magics):
         else:
             return job
         return None
+
+    @line_magic
+    @tidy
+    def why(self, line: str) -> Any:
+        """``%why 12``: what a job waits for, and when it is likely to start."""
+        arguments = parse(job_parser("%why", "Why a job waits, and when it is likely to start."), line)
+        return None if arguments is None else self._named(arguments.id).why()
 
     @line_magic
     @tidy

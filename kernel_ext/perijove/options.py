@@ -11,76 +11,65 @@ from typing import Any
 
 from perijove.model.errors import FieldError, InvalidSpecError
 
-
-def spec_fields(
-    *,
-    name: str | None = None,
-    image: str | None = None,
-    launcher: str | None = None,
-    node: str | None = None,
-    cpus: str | float | None = None,
-    memory: str | None = None,
-    gpus: str | None = None,
-    time: str | None = None,
-    shm: str | None = None,
-    array: str | None = None,
-    depends: Sequence[str] = (),
-    constraint: Sequence[str] = (),
-    priority: int | None = None,
-    project: str | None = None,
-    volume: Sequence[str] = (),
-    network: str | None = None,
-    env: Sequence[str] = (),
-    label: Sequence[str] = (),
-    cwd: str | None = None,
-    hold: bool | None = None,
-    partition: str | None = None,
-    reservation: str | None = None,
-    nodes: int | None = None,
-    exclusive: bool | None = None,
-    signal: str | None = None,
-    preemptible: bool | None = None,
-    retries: int | None = None,
-    retry_on: Sequence[str] = (),
-    oom_retry: str | None = None,
-) -> dict[str, Any]:
-    """The fields of a spec for the options that were given; :class:`InvalidSpecError` names a bad one."""
-    fields: dict[str, Any] = {
-        "name": name,
-        "image": image,
-        "launcher": launcher,
-        "node": node,
-        "cpu": _number("cpus", cpus),
-        "memory": memory,
-        "gpus": gpus,
-        "time_limit": time,
-        "shm_size": shm,
-        "array": array,
-        "depends_on": words(depends),
-        "constraints": pairs("constraint", constraint),
-        "priority": priority,
-        "project": project,
-        "volumes": _volumes(volume),
-        "network": network,
-        "env": pairs("env", env),
-        "labels": pairs("label", label),
-        "cwd": cwd,
-        "hold": hold,
-        "partition": partition,
-        "reservation": reservation,
-        "nodes": nodes,
-        "exclusive": exclusive,
-        "signal": signal,
-        "preemptible": preemptible,
-        "retries": retries,
-        "retry_on": words(retry_on),
-        "oom_retry": oom_retry,
-    }
-    return {key: value for key, value in fields.items() if value is not None and value != [] and value != {}}
-
-
-OPTIONS = frozenset(spec_fields.__kwdefaults__ or ())
+_FIELDS = {
+    "name": "name",
+    "image": "image",
+    "launcher": "launcher",
+    "node": "node",
+    "cpus": "cpu",
+    "memory": "memory",
+    "gpus": "gpus",
+    "time": "time_limit",
+    "shm": "shm_size",
+    "array": "array",
+    "depends": "depends_on",
+    "constraint": "constraints",
+    "partition": "partition",
+    "reservation": "reservation",
+    "nodes": "nodes",
+    "exclusive": "exclusive",
+    "signal": "signal",
+    "priority": "priority",
+    "preemptible": "preemptible",
+    "project": "project",
+    "volume": "volumes",
+    "network": "network",
+    "env": "env",
+    "label": "labels",
+    "cwd": "cwd",
+    "hold": "hold",
+    "retries": "retries",
+    "retry_on": "retry_on",
+    "oom_retry": "oom_retry",
+}
+"""Option -> the field it sets."""
+OPTIONS = frozenset(_FIELDS)
 """The names :func:`spec_fields` takes."""
+OPTION_OF = {field: f"--{option.replace('_', '-')}" for option, field in _FIELDS.items()}
+"""Field of a spec -> the option that sets it, as it is typed."""
+_PAIRS = frozenset({"constraint", "env", "label"})
+_LISTS = frozenset({"depends", "retry_on"})
+
+
+def spec_fields(**options: Any) -> dict[str, Any]:
+    """The fields of a spec for the `options` (of :data:`OPTIONS`) that were given, and are not None.
+
+    Options that may be repeated are lists of what was typed. :class:`InvalidSpecError` names a bad one.
+    """
+    fields = {
+        _FIELDS[option]: _value(option, given) for option, given in options.items() if given is not None
+    }
+    return {field: value for field, value in fields.items() if value != [] and value != {}}
+
+
+def _value(option: str, given: Any) -> Any:
+    if option == "cpus":
+        return _number(option, given)
+    if option == "volume":
+        return _volumes(given)
+    if option in _LISTS:
+        return words(given)
+    return pairs(option, given) if option in _PAIRS else given
 
 
 def combined(first: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,9 +97,7 @@ def pairs(option: str, values: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _number(option: str, value: str | float | None) -> float | None:
-    if value is None:
-        return None
+def _number(option: str, value: str | float) -> float:
     try:
         return float(value)
     except ValueError:

@@ -83,7 +83,7 @@ class Record(ABC):
 
     @property
     def is_array(self) -> bool:
-        """Whether it stands for members, as an array does, or a job on several nodes, and runs nothing itself."""
+        """Whether it stands for members and runs nothing itself: an array, or a job on several nodes."""
         several = self.spec.get("array") or (self.spec.get("nodes") or 1) > 1
         return bool(several) and self.document.get("array_id") is None
 

@@ -6,10 +6,11 @@ Names and messages come from jobs and other people: all of it is escaped.
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from perijove.model.quantities import format_duration, format_size
 from perijove.model.states import State
+from perijove.reading import tasks_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +35,7 @@ def status_text(job: Record) -> str:
 
 
 def detail(job: Record, *, progress: bool = True) -> str:
-    """What there is to say beyond the state: time, node, progress unless a bar tells it, reason."""
+    """What there is to say beyond the state: time, node, progress and members unless a bar tells it, reason."""
     parts = []
     if job.elapsed is not None:
         parts.append(f"{'after' if job.ended else 'for'} {format_duration(job.elapsed)}")
@@ -43,9 +44,8 @@ def detail(job: Record, *, progress: bool = True) -> str:
     text = " ".join(parts)
     if progress and not job.ended and (far := progress_text(job)):
         text += f": {far}"
-    if job.reason:
-        text += f"{': ' if text else ''}{job.reason}"
-    return text
+    said = "; ".join(filter(None, [tasks_text(job) if progress else "", job.reason]))
+    return f"{text}{': ' if text else ''}{said}" if said else text
 
 
 def progress_text(job: Record) -> str:
@@ -109,6 +109,35 @@ def table_text(jobs: Sequence[Record]) -> str:
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]).rstrip()
         for row in rows
     )
+
+
+def attempt_lines(history: Sequence[dict[str, Any]]) -> list[str]:
+    """The earlier attempts of a job, from its events: where each ran and how it ended."""
+    lines, node = [], ""
+    for event in history:
+        detail = event.get("detail") or {}
+        if event["event"] == "placed":
+            node = str(detail.get("node") or "")
+        elif event["event"] == "requeued":
+            reason = detail.get("reason") or "went back to the queue"
+            memory = detail.get("memory")
+            more = f"; then with {format_size(memory['to'])} memory" if memory else ""
+            lines.append(f"{event['attempt']}{f' on {node}' if node else ''}: {reason}{more}")
+    return lines
+
+
+def efficiency_text(usage: dict[str, Any]) -> str:
+    """What of that asked for was used: ``62% of CPU, 1.2G of 8G memory (15%)``; may be empty."""
+    parts = []
+    for name, word in (("cpu", "CPU"), ("gpu", "GPU")):
+        if (one := usage.get(name) or {}).get("efficiency") is not None:
+            parts.append(f"{one['efficiency']:.0%} of {word}")
+    if (memory := usage.get("memory") or {}).get("efficiency") is not None:
+        used, asked = format_size(memory["used"]), format_size(memory["asked"])
+        parts.insert(1, f"{used} of {asked} memory ({memory['efficiency']:.0%})")
+    if (spent := usage.get("time") or {}).get("efficiency") is not None:
+        parts.append(f"{spent['efficiency']:.0%} of its time")
+    return ", ".join(parts)
 
 
 def usage_text(stats: dict[str, float]) -> str:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
 
-from perijove.arguments import parameter_value
+from perijove.arguments import header_options, parameter_value
 from perijove.display import CellOutput, OutputList
 from perijove.handle import JobFailedError
 from perijove.model.states import State
-from perijove.options import OPTIONS, spec_fields, words
+from perijove.options import OPTIONS, combined, spec_fields, words
 from perijove.payload import Payload, cell_payload, notebook_payload
 from perijove.sync import LOOP, Client, Job
 from perijove.watch import Watch
@@ -75,7 +75,9 @@ class Submission:
         if self.arguments.inputs or self.arguments.outputs:
             raise UsageError("%%submit: --in and --out carry Python names; a shell script has none")
         script = cell if cell.startswith("#!") else f"#!/bin/bash\n{cell}"
-        fields = {"name": "script", **self.fields, "script": script}
+        # Counted as in the notebook, where the magic is the first line.
+        asked = combined(header_options(f"\n{cell}", "cell"), self.fields)
+        fields = {"name": "script", **asked, "script": script}
         return self.client.submit(place(fields, self.client.connection.launchers))
 
     def _notebook(self, cell: str) -> Payload:
@@ -136,6 +138,8 @@ def _follow(job: Job, view: Any, output: Any) -> BaseException | None:
                 view.progress(float(happening.content["progress"]), str(happening.content.get("text", "")))
             elif happening.kind == "stats":
                 view.stats(happening.content)
+            elif happening.kind == "why":
+                view.why(happening.content)
             elif happening.kind == "over":
                 return happening.error
             view.changed()

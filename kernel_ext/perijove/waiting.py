@@ -10,28 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perijove.model.quantities import format_duration, format_size, parse_size
+from perijove.options import OPTION_OF
 from perijove.reading import label_of, reason_text
 
 Document = Mapping[str, Any]
 SHOWN = 5
 """Blockers named one by one; the others are counted."""
-OPTIONS = {
-    "cpu": "--cpus",
-    "memory": "--memory",
-    "gpus": "--gpus",
-    "time_limit": "--time",
-    "nodes": "--nodes",
-    "partition": "--partition",
-    "reservation": "--reservation",
-    "priority": "--priority",
-    "project": "--project",
-    "node": "--node",
-    "launcher": "--launcher",
-    "image": "--image",
-    "exclusive": "--exclusive",
-    "preemptible": "--preemptible",
-}
-"""Field of a spec -> the option that sets it."""
 
 
 class Explanation(dict[str, Any]):
@@ -95,14 +79,14 @@ def clock(at: float, now: float) -> str:
 def hint_text(hint: Document) -> str:
     """For example ``it would start now with --memory 12G``."""
     changes = hint.get("changes") or {}
-    if not changes or not set(changes) <= set(OPTIONS):
+    if not changes or not set(changes) <= OPTION_OF.keys():
         return str(hint.get("message") or "")
     return f"it would start now with {' '.join(option_text(*change) for change in changes.items())}"
 
 
 def option_text(field: str, value: Any) -> str:
     """The option that gives `field` this value."""
-    option = OPTIONS[field]
+    option = OPTION_OF[field]
     if isinstance(value, bool):
         return option if value else f"--no-{option.removeprefix('--')}"
     if value is None:

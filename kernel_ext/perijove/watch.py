@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from perijove.handle import AsyncJob
 
 STATS_SECONDS = 2.0
+WHY_SECONDS = 10.0
+"""Seconds between two questions why it waits, the first after :data:`STATS_SECONDS`."""
 TICK = 0.5
 """Seconds after which a watcher is given the chance to show that time passes."""
 
@@ -30,7 +33,7 @@ TICK = 0.5
 class Happening:
     """One thing to be shown."""
 
-    kind: Literal["changed", "output", "progress", "stats", "tick", "over"]
+    kind: Literal["changed", "output", "progress", "stats", "why", "tick", "over"]
     content: dict[str, Any] = field(default_factory=dict)
     error: BaseException | None = None
     """With ``over``: why watching ended before the job did."""
@@ -69,7 +72,8 @@ class Watch:
     async def _watch(self) -> None:
         job = self.job.async_job
         error: BaseException | None = None
-        streams: list[Stream] = ["display"] if job.rich else ["stdout", "stderr"]
+        # An array writes nothing itself, and those of thousands of members are no output of a cell.
+        streams: list[Stream] = [] if job.is_array else ["display"] if job.rich else ["stdout", "stderr"]
         sampling = asyncio.create_task(self._sample(job)) if self._with_stats else None
         try:
             async with asyncio.TaskGroup() as group:
@@ -100,12 +104,15 @@ class Watch:
                 self._queue.put(Happening("progress" if "progress" in line else "output", line))
 
     async def _sample(self, job: AsyncJob) -> None:
+        asked = -WHY_SECONDS
         while not job.ended:
             await asyncio.sleep(STATS_SECONDS)
-            if job.state is not State.RUNNING:
-                continue
             try:
-                self._queue.put(Happening("stats", await job.stats()))
+                if job.state is State.RUNNING and not job.is_array:
+                    self._queue.put(Happening("stats", await job.stats()))
+                elif job.state is State.PENDING and time.monotonic() - asked >= WHY_SECONDS:
+                    asked = time.monotonic()
+                    self._queue.put(Happening("why", await job.client.why(job.label)))
             except PerijoveError:
-                # Use of resources is an ornament; the next sample may come through.
+                # Both are ornaments; the next answer may come through.
                 continue

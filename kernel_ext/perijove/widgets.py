@@ -10,7 +10,9 @@ from perijove.display import text_of
 from perijove.model.errors import PerijoveError
 from perijove.model.quantities import format_duration
 from perijove.model.states import State
+from perijove.reading import tasks_text
 from perijove.status import badge, detail, progress_text, status_bundle, usage_text
+from perijove.waiting import blocker_lines, forecast_text, hint_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +39,9 @@ class View(Protocol):
 
     def stats(self, stats: dict[str, Any]) -> None:
         """What it uses now."""
+
+    def why(self, why: dict[str, Any]) -> None:
+        """Why it waits, and until when probably."""
 
     def log(self, text: str) -> None:
         """It printed something."""
@@ -81,6 +86,9 @@ class TextView:
     def stats(self, stats: dict[str, Any]) -> None:
         pass
 
+    def why(self, why: dict[str, Any]) -> None:
+        pass
+
     def log(self, text: str) -> None:
         pass
 
@@ -123,6 +131,9 @@ class HtmlView:
     def stats(self, stats: dict[str, Any]) -> None:
         pass
 
+    def why(self, why: dict[str, Any]) -> None:
+        pass
+
     def log(self, text: str) -> None:
         pass
 
@@ -146,6 +157,7 @@ class WidgetView(HtmlView):
         self._bar_text = w.Label()
         self._far = w.HBox([self._bar, self._bar_text], layout=w.Layout(display="none"))
         self._usage = w.Label(layout=w.Layout(display="none"))
+        self._waits = w.HTML(layout=w.Layout(display="none"))
         self._tail = w.HTML(layout=w.Layout(display="none"))
         self._tail_text = ""
         self._printed_lines = 0
@@ -160,6 +172,7 @@ class WidgetView(HtmlView):
             [
                 self._line,
                 self._far,
+                self._waits,
                 self._usage,
                 self._tail,
                 w.HBox([self._buttons, self._said]),
@@ -206,8 +219,14 @@ class WidgetView(HtmlView):
         name = f" <b>{escape(job.name)}</b>" if job.name else ""
         words = detail(job, progress=False)
         self._set(self._line, "value", f"{badge(job)} job {escape(job.label)}{name} {escape(words)}")
-        fraction = job.document.get("progress")
-        if fraction is not None:
+        if job.state is not State.PENDING:
+            self._waits.layout.display = "none"
+        if job.is_array:
+            self._far.layout.display = ""
+            done = sum(number for state, number in job.tasks.items() if state.ended)
+            self._set(self._bar, "value", done / len(job.task_numbers))
+            self._set(self._bar_text, "value", tasks_text(job))
+        elif (fraction := job.document.get("progress")) is not None:
             self._far.layout.display = ""
             self._set(self._bar, "value", float(fraction))
             self._set(self._bar_text, "value", progress_text(job)[:200])
@@ -227,6 +246,14 @@ class WidgetView(HtmlView):
     def stats(self, stats: dict[str, Any]) -> None:
         self._set(self._usage, "value", usage_text(stats))
         self._usage.layout.display = "" if self._usage.value else "none"
+
+    def why(self, why: dict[str, Any]) -> None:
+        reason = why.get("reason") or {}
+        lines = blocker_lines(reason.get("blockers") or [], shown=3)
+        lines += filter(None, [forecast_text(why.get("forecast")), *map(hint_text, why.get("hints") or [])])
+        shown = "".join(f"<li>{escape(line)}</li>" for line in lines)
+        self._set(self._waits, "value", f'<ul role="note" style="margin:0">{shown}</ul>' if shown else "")
+        self._waits.layout.display = "" if shown and self.job.state is State.PENDING else "none"
 
     def log(self, text: str) -> None:
         text = text_of(text)

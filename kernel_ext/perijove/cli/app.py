@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from perijove.cli import account, jobs, site, submit
+from perijove.cli import account, accounting, acting, explaining, governing, jobs, listing, site, submit
 from perijove.cli.group import CommandLine, Group
 from perijove.cli.session import SESSION
 
@@ -34,14 +34,29 @@ def options(
 _LINE = {"allow_interspersed_args": False}
 app.command("submit", cls=CommandLine, context_settings=_LINE)(submit.submit)
 app.command("run", cls=CommandLine, context_settings=_LINE)(submit.run)
-app.command("ls")(jobs.ls)
-app.command("show")(jobs.show)
+app.command("ls")(listing.ls)
+app.command("show")(listing.show)
+app.command("why")(explaining.why)
 app.command("logs")(jobs.logs)
 app.command("wait")(jobs.wait)
-for _verb in jobs.VERBS:
-    app.command(_verb, help=jobs.VERBS[_verb])(jobs.acting(_verb))
-app.command("login")(account.login)
-app.command("logout")(account.logout)
+app.command("kill")(acting.kill)
+for _verb, _help in acting.VERBS.items():
+    app.command(_verb, help=_help)(acting.acting(_verb))
+app.command("update")(acting.update)
+app.command("rerun")(acting.rerun)
+app.command("archive")(acting.archive)
+app.command("purge")(acting.purge)
+app.command("usage")(accounting.usage)
+app.command("top")(accounting.top)
+app.command("share")(accounting.share)
+app.command("projects")(accounting.projects)
 app.command("nodes")(site.nodes)
 app.command("events")(site.events)
+app.command("login")(account.login)
+app.command("logout")(account.logout)
 app.command("version")(site.version)
+app.command("drain")(governing.drain)
+app.command("undrain")(governing.undrain)
+app.add_typer(governing.policy, name="policy")
+app.add_typer(governing.reservation, name="reservation")
+app.add_typer(governing.maintenance, name="maintenance")

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -78,8 +78,36 @@ def console() -> Console:
 
     plain = not SESSION.color or "NO_COLOR" in os.environ
     # Whoever pipes a table into a program wants whole cells.
-    width = None if sys.stdout.isatty() else 240
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 500
     return Console(no_color=plain, highlight=False, width=width, soft_wrap=False)
+
+
+def print_table(
+    titles: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    wide: Collection[str] = (),
+    numbers: Collection[str] = (),
+    styles: Mapping[str, str] | None = None,
+) -> None:
+    """A row a line, however narrow the terminal: the columns named `wide` give way first.
+
+    `numbers` are set to the right. `styles` colours the cells that hold one of its words.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        justify: Any = "right" if title in numbers else "left"
+        table.add_column(title, no_wrap=title not in wide, overflow="ellipsis", justify=justify)
+    for row in rows:
+        cells = [printable(cell).replace("\n", " ") for cell in row]
+        colours = [(styles or {}).get(cell, "") for cell in cells]
+        table.add_row(
+            *(Text(c, s, no_wrap=True, overflow="ellipsis") for c, s in zip(cells, colours, strict=True))
+        )
+    console().print(table)
 
 
 def printable(text: object) -> str:

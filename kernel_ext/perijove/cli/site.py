@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from perijove.cli.session import AsJson, console, print_json, printable, talk
+from perijove.cli.session import AsJson, print_json, print_table, printable, talk
 from perijove.client import AsyncClient
 from perijove.model.quantities import format_size
 from perijove.version import __version__
@@ -20,13 +20,13 @@ def nodes(as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
         return
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("NODE", "STATE", "CPUS", "MEMORY", "GPUS", "LAUNCHERS", box=None, pad_edge=False)
-    for entry in found:
-        table.add_row(*(Text(printable(cell)) for cell in _row(entry)))
-    console().print(table)
+    titles = ["NODE", "STATE", "CPUS", "MEMORY", "GPUS", "LAUNCHERS", "REASON"]
+    reasons = any(entry["node"].get("reason") for entry in found)
+    rows = [_row(entry) for entry in found]
+    if not reasons:
+        titles, rows = titles[:-1], [row[:-1] for row in rows]
+    styles = {"up": "green", "down": "red", "drain": "yellow"}
+    print_table(titles, rows, wide={"NODE", "LAUNCHERS", "REASON"}, styles=styles)
 
 
 def _row(entry: dict[str, Any]) -> list[str]:
@@ -39,6 +39,7 @@ def _row(entry: dict[str, Any]) -> list[str]:
         f"{format_size(free['memory'])} of {format_size(node['memory'])} free",
         f"{gpus if isinstance(gpus, int) else len(gpus)} of {len(node.get('gpus') or [])} free",
         " ".join(launcher["name"] for launcher in node.get("launchers") or []),
+        node.get("reason") or "",
     ]
 
 

@@ -13,13 +13,15 @@ from typing import Annotated, Any, BinaryIO
 import typer
 from typer import Option
 
+from perijove.cli.explaining import at_terminal, remark
 from perijove.cli.group import separated
 from perijove.cli.session import AsJson, note, print_json, talk
 from perijove.client import AsyncClient
 from perijove.handle import AsyncJob
+from perijove.headers import headers_of, late_text
 from perijove.model.errors import UserError
 from perijove.model.states import State
-from perijove.options import spec_fields
+from perijove.options import OPTIONS, combined, spec_fields
 from perijove.workplace import place
 
 Command = Annotated[
@@ -34,14 +36,40 @@ Launcher = Annotated[str | None, Option(help="docker, podman, process, ...: see 
 Node = Annotated[str | None, Option(help="Run on this node only.")]
 Cpus = Annotated[str | None, Option("--cpus", "--cpu", "-c", help="Cores, such as 2 or 0.5.")]
 Memory = Annotated[str | None, Option("--memory", "-m", help="Memory, such as 512M or 8G.")]
-Gpus = Annotated[str | None, Option("--gpus", "-g", help="GPUs: 2, a100 or a100:2.")]
+Gpus = Annotated[
+    str | None, Option("--gpus", "-g", help="GPUs: 2, a100, a100:2, or 2@40G for at least so much memory.")
+]
 Time = Annotated[
     str | None, Option("--time", "-t", help="Stop it after this long: 90s, 30m, 1d12h, 2:00:00.")
 ]
 Shm = Annotated[str | None, Option(help="Size of /dev/shm.")]
-Array = Annotated[str | None, Option("--array", "-a", help="A job for each number: START:END[:STEP].")]
+Array = Annotated[
+    str | None,
+    Option("--array", "-a", help="A job for each number: START:END[:STEP], then %N for at most N at once."),
+]
 Depends = Annotated[
-    list[str] | None, Option("--depends", "-d", help="Wait for another job: afterok:ID, afterany:ID, ...")
+    list[str] | None,
+    Option(
+        "--depends",
+        "-d",
+        help="Wait for another job: afterok:ID (or just ID), afterany:ID, afternotok:ID,"
+        " after:ID; 12_7 is a member.",
+    ),
+]
+Partition = Annotated[str | None, Option(help="Group of nodes to run on; see `perijove nodes`.")]
+Reservation = Annotated[str | None, Option(help="Run on the nodes that this reservation keeps.")]
+Nodes = Annotated[
+    int | None, Option(help="So many nodes at once, each with all that is asked for; started together.")
+]
+Exclusive = Annotated[
+    bool | None, Option("--exclusive/--no-exclusive", help="Share the node with no other job.")
+]
+Signal = Annotated[
+    str | None, Option(metavar="NAME@TIME", help="Warn it some time before its time limit: USR1@5m.")
+]
+Preemptible = Annotated[
+    bool | None,
+    Option("--preemptible/--no-preemptible", help="It may be stopped, with notice, for a job that is not."),
 ]
 Constraint = Annotated[list[str] | None, Option(help="KEY=VALUE label that the node must bear.")]
 Priority = Annotated[int | None, Option(help="From 0 to 100; 50 when not given.")]
@@ -51,8 +79,14 @@ Network = Annotated[str | None, Option(help="none, bridge, host or user.")]
 Env = Annotated[list[str] | None, Option("--env", "-e", help="KEY=VALUE for the job's environment.")]
 Label = Annotated[list[str] | None, Option("--label", "-l", help="KEY=VALUE to find it by.")]
 Cwd = Annotated[str | None, Option(help="Working directory; this one where the job sees it, else the home.")]
-Hold = Annotated[bool, Option("--hold", help="Do not start it before `perijove release`.")]
+Hold = Annotated[bool | None, Option("--hold/--no-hold", help="Do not start it before `perijove release`.")]
 Retries = Annotated[int | None, Option(help="Run it again this often when it fails or its node is lost.")]
+RetryOn = Annotated[
+    list[str] | None, Option(help="Only after these: failure, node, oom, time, exit:CODE; with commas.")
+]
+OomRetry = Annotated[
+    str | None, Option(metavar="FACTOR", help="When out of memory, again with so many times as much: 2x.")
+]
 Wait = Annotated[bool, Option("--wait", "-w", help="Stream its output and exit as it does.")]
 
 
@@ -78,26 +112,36 @@ def submit(
     env: Env = None,
     label: Label = None,
     cwd: Cwd = None,
-    hold: Hold = False,
+    hold: Hold = None,
+    partition: Partition = None,
+    reservation: Reservation = None,
+    nodes: Nodes = None,
+    exclusive: Exclusive = None,
+    signal: Signal = None,
+    preemptible: Preemptible = None,
     retries: Retries = None,
+    retry_on: RetryOn = None,
+    oom_retry: OomRetry = None,
     wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
     """Submit a command or a script; prints the job's id once it is safely in the queue.
 
     Options come before the command; `--` keeps the command's own options apart. Without `--`, a file that
-    holds text is sent as a script.
+    holds text is sent as a script. Lines `#PERIJOVE --cpus 4` at its beginning are options too; those given
+    here count more.
 
         perijove submit --cpus 4 --memory 8G -- python train.py --epochs 12
 
-        perijove submit --array 1:100 job.sh
+        perijove submit --array 1:100%5 job.sh
+
+        perijove submit --retries 2 --retry-on node,exit:75 --oom-retry 2x job.sh
 
         second=$(perijove submit --depends afterok:$(perijove submit first.sh) second.sh)
 
         perijove submit --wait -- make test
     """
-    fields = spec_fields(**_given(ctx, "command", "wait", "as_json"))
-    _submit({**work(command, separated(ctx)), **fields}, wait=wait, as_json=as_json)
+    _submit(_fields(ctx, command), wait=wait, as_json=as_json)
 
 
 def run(
@@ -124,12 +168,54 @@ def run(
 
         perijove run --gpus 1 -- nvidia-smi
     """
-    fields = spec_fields(**_given(ctx, "command", "as_json"))
-    _submit({**work(command, separated(ctx)), **fields}, wait=True, as_json=as_json)
+    _submit(_fields(ctx, command), wait=True, as_json=as_json)
 
 
-def _given(ctx: typer.Context, *others: str) -> dict[str, Any]:
-    return {key: value for key, value in ctx.params.items() if key not in others and value is not None}
+def _fields(ctx: typer.Context, command: list[str]) -> dict[str, Any]:
+    """Fields of the spec: what to run, then the script's own options, then those given here."""
+    fields = work(command, separated(ctx))
+    if script := fields.get("script"):
+        fields = combined(fields, header_fields(script, command[0]))
+    given = {key: value for key, value in ctx.params.items() if key in OPTIONS and value is not None}
+    return combined(fields, spec_fields(**given))
+
+
+def header_fields(script: str, name: str) -> dict[str, Any]:
+    """The fields that the ``#PERIJOVE`` lines of `script` ask for; ``UserError`` names file and line."""
+    headers = headers_of(script, name)
+    if text := late_text(headers, name):
+        note(text)
+    fields: dict[str, Any] = {}
+    for header in headers.read:
+        try:
+            fields = combined(fields, spec_fields(**_parsed(header.words)))
+        except UserError as error:
+            raise UserError(f"{name}:{header.line}: {error}") from None
+    return fields
+
+
+def _parsed(words: tuple[str, ...]) -> dict[str, Any]:
+    """The options in `words`, read as those of ``perijove submit`` are."""
+    reader = typer.Typer(add_completion=False)
+    reader.command("submit", context_settings={"allow_interspersed_args": False})(submit)
+    command = typer.main.get_command(reader)
+    try:
+        params = command.make_context("submit", [*words, "--", END]).params
+    except Exception as error:
+        # What the command line's parser raises, whichever library typer carries it in.
+        if not hasattr(error, "format_message"):
+            raise
+        raise UserError(error.format_message()) from None
+    if (extra := params.pop("command")) != [END]:
+        raise UserError(f"an option is expected, not {extra[0]!r}")
+    given = {key: value for key, value in params.items() if value not in (None, False) or key in OPTIONS}
+    if other := sorted(given.keys() - OPTIONS):
+        raise UserError(f"--{other[0].removeprefix('as_')} belongs on the command line")
+    return {key: value for key, value in given.items() if value is not None}
+
+
+END = "END"
+"""Stands for the command where options are read that come without one."""
 
 
 def work(command: list[str], apart: bool) -> dict[str, Any]:
@@ -168,13 +254,15 @@ def _submit(fields: dict[str, Any], *, wait: bool, as_json: bool) -> None:
             await _streamed(job)
         elif wait:
             await job.wait()
+        elif not as_json:
+            typer.echo(job.label)
+            if at_terminal():
+                await remark(job)
         return job
 
     job = talk(submitting)
     if as_json:
         print_json(job.document)
-    elif not wait:
-        typer.echo(job.label)
     if wait:
         raise typer.Exit(exit_code(job))
 
