@@ -113,6 +113,17 @@ def test_a_pass_that_ends_early_has_not_read_the_queue(name: str) -> None:
     assert sum(queue.asked for queue in queues) <= 12
 
 
+@pytest.mark.parametrize("name", ["fairshare", "multifactor"])
+def test_thousands_of_jobs_that_cannot_start_do_not_hide_the_others(name: str) -> None:
+    jobs = [waiting("alice", "sun", gpus=1, priority=100) for _ in range(5000)]
+    jobs += [waiting("bob", "moon") for _ in range(50)]
+    standing = Standing(POLICY, [past("bob", 64.0, 100, project="moon")])
+    came = list(order(name, lines_of(jobs), standing))
+    assert [job.owner for job in came[:100]] == ["alice"] * 100
+    assert [job.owner for job in came[100:150]] == ["bob"] * 50
+    assert len(came) == 5050
+
+
 # fifo
 
 
@@ -184,7 +195,7 @@ def test_of_each_line_so_many_are_weighed_as_documented() -> None:
     few = lines_of([waiting("alice") for _ in range(WEIGHED + 500)])
     next(order("multifactor", few, Standing(POLICY)))
     assert few[0].asked == WEIGHED
-    many = lines_of([waiting(f"u{i}") for i in range(1500) for _ in range(LEAST + 5)])
+    many = lines_of([waiting(f"u{i}") for i in range(450) for _ in range(LEAST + 2)])
     next(order("multifactor", many, Standing(POLICY)))
     assert {queue.asked for queue in many} == {LEAST}
 

@@ -13,8 +13,10 @@ from perijove_hub.accounting import HOUR
 from perijove_hub.policy.shares import Share
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from perijove_hub.policy.document import Policy
-    from perijove_hub.policy.shares import Shares
+    from perijove_hub.policy.shares import Pair, Shares
 
 
 SMALL = 100.0
@@ -22,18 +24,21 @@ SMALL = 100.0
 
 
 class Tree:
-    """Who shares with whom: all that are known to the standing.
+    """Who shares with whom: all that are known to the standing, and `also` these.
 
     Usage is read anew at each question, so that what a pass starts counts; the total stays as it was when the
     pass began. It is at least what the whole site uses in the policy's `foresight`: on a site that was idle,
     little use is little, and not all there is.
     """
 
-    def __init__(self, policy: Policy, shares: Shares) -> None:
+    def __init__(self, policy: Policy, shares: Shares, also: Iterable[Pair] = ()) -> None:
         self._policy, self._shares = policy, shares
         self._within: dict[str | None, float] = {}
         """Project -> the shares of its known members together."""
-        for owner, project in shares.known():
+        pairs = {*shares.known(), *also}
+        for owner, project in sorted(
+            pairs, key=lambda pair: (pair[1] or "", pair[0])
+        ):  # sums alike each time
             self._within[project] = self._within.get(project, 0.0) + policy.user(owner).shares
         self._between = sum(policy.shares_of(project) for project in self._within)
         self.total = sum(shares.project_usage(project) for project in self._within)

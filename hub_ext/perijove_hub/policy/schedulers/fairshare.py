@@ -11,7 +11,7 @@ from heapq import heapify, heappop, heapreplace
 from math import inf
 from typing import TYPE_CHECKING
 
-from perijove_hub.policy.schedulers.portions import offer
+from perijove_hub.policy.schedulers.portions import PATIENCE, offer
 
 if TYPE_CHECKING:
     from perijove_hub.placement.entry import Entry
@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 class _Member:
     """One line, with the entry at its head."""
 
-    __slots__ = ("head", "owner", "project", "rest", "weight")
+    __slots__ = ("head", "idle", "owner", "project", "rest", "weight")
 
     def __init__(self, line: Line, head: Entry, rest: Iterator[Entry], weight: float) -> None:
         self.owner, self.project, self.weight = line.owner, line.project, weight
         self.head, self.rest = head, rest
+        self.idle = 0
+        """How many came in this round and did not start."""
 
 
 class _Project:
@@ -50,24 +52,37 @@ class FairShare:
 
     def order(self, lines: Sequence[Line], shares: Shares, now: float) -> Iterator[Entry]:
         """See :class:`~perijove_hub.policy.schedulers.Scheduler`. Ties go to the older job."""
-        members: dict[str | None, list[_Ranked]] = {}
-        for number, line in enumerate(lines):
+        members = []
+        for line in lines:
             rest = iter(line)
             if (head := next(rest, None)) is not None:
                 weight = self._policy.user(line.owner).shares
-                score = _score(shares.usage(line.owner, line.project), weight)
-                member = _Member(line, head, rest, weight)
-                members.setdefault(line.project, []).append((score, head.job.id, number, member))
+                members.append(_Member(line, head, rest, weight))
+        patience = PATIENCE
+        while members:
+            stuck: list[_Member] = []
+            yield from _serve(self._rank(members, shares), shares, patience, stuck)
+            members, patience = stuck, 2 * patience
+
+    def _rank(self, members: list[_Member], shares: Shares) -> list[tuple[float, int, int, _Project]]:
+        """A heap of the projects, each with a heap of its members."""
+        by_project: dict[str | None, list[_Ranked]] = {}
+        for number, member in enumerate(members):
+            score = _score(shares.usage(member.owner, member.project), member.weight)
+            by_project.setdefault(member.project, []).append((score, member.head.job.id, number, member))
         projects = []
-        for number, (name, ranked) in enumerate(members.items()):
+        for number, (name, ranked) in enumerate(by_project.items()):
             project = _Project(name, self._policy.shares_of(name), ranked)
             score = _score(shares.project_usage(name), project.weight)
             projects.append((score, project.ranked[0][1], number, project))
         heapify(projects)
-        return _serve(projects, shares)
+        return projects
 
 
-def _serve(projects: list[tuple[float, int, int, _Project]], shares: Shares) -> Iterator[Entry]:
+def _serve(
+    projects: list[tuple[float, int, int, _Project]], shares: Shares, patience: int, stuck: list[_Member]
+) -> Iterator[Entry]:
+    """Entries until each line is at its end, or `stuck`: that many of it came and did not start."""
     while projects:
         old, _, number, project = projects[0]
         score = _score(shares.project_usage(project.name), project.weight)
@@ -82,19 +97,25 @@ def _serve(projects: list[tuple[float, int, int, _Project]], shares: Shares) -> 
             continue
         before = shares.commits
         entry: Entry | None = member.head
-        while entry is not None and shares.commits == before:
+        while entry is not None and shares.commits == before and member.idle < patience:
+            member.idle += 1
             if entry.count == 1:
                 yield entry
                 left = None
             else:
                 left = yield from offer(entry, shares)
             entry = left or next(member.rest, None)
-        if entry is not None:  # something of theirs started: is it still their turn?
+        if entry is None:
+            heappop(ranked)
+        elif shares.commits == before:
+            member.head, member.idle = entry, 0
+            stuck.append(member)
+            heappop(ranked)
+        else:  # something of theirs started: is it still their turn?
             member.head = entry
+            member.idle -= 1
             score = _score(shares.usage(member.owner, member.project), member.weight)
             heapreplace(ranked, (score, entry.job.id, place, member))
-        else:
-            heappop(ranked)
         if ranked:
             score = _score(shares.project_usage(project.name), project.weight)
             heapreplace(projects, (score, ranked[0][1], number, project))

@@ -24,7 +24,7 @@ from heapq import heapify, heappop, heappush, heapreplace
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from perijove_hub.policy.schedulers.portions import offer
+from perijove_hub.policy.schedulers.portions import PATIENCE, offer
 from perijove_hub.policy.tree import Tree
 
 if TYPE_CHECKING:
@@ -40,13 +40,15 @@ LEAST = 10
 class _Weighed:
     """A line with its first jobs, the one of the highest priority first."""
 
-    __slots__ = ("common", "entries", "owner", "project", "rest")
+    __slots__ = ("common", "entries", "idle", "owner", "project", "rest")
 
     def __init__(self, line: Line) -> None:
         self.owner, self.project = line.owner, line.project
         self.rest = iter(line)
         self.entries: list[tuple[float, int, Entry]] = []
         self.common = 0.0
+        self.idle = 0
+        """How many came in this round and did not start."""
 
 
 class Multifactor:
@@ -58,31 +60,42 @@ class Multifactor:
     def order(self, lines: Sequence[Line], shares: Shares, now: float) -> Iterator[Entry]:
         """See :class:`~perijove_hub.policy.schedulers.Scheduler`. Ties go to the older job."""
         depth = max(LEAST, WEIGHED // max(1, len(lines)))
-        tree = Tree(self._policy, shares)
-        ranked = []
-        for number, line in enumerate(map(_Weighed, lines)):
+        tree = Tree(self._policy, shares, ((line.owner, line.project) for line in lines))
+        waiting = []
+        for line in map(_Weighed, lines):
             line.entries = [self._weigh(entry, shares, now) for entry in islice(line.rest, depth)]
             if line.entries:
                 heapify(line.entries)
+                waiting.append(line)
+        patience = PATIENCE
+        while waiting:
+            stuck: list[_Weighed] = []
+            for line in waiting:
+                line.idle = 0
                 line.common = self._common(line, tree)
-                ranked.append((*_rank(line), number, line))
-        heapify(ranked)
-        while ranked:
-            old, _, number, line = ranked[0]
-            line.common = self._common(line, tree)
-            if -line.common + line.entries[0][0] > old:  # it got something since it was ranked
-                heapreplace(ranked, (*_rank(line), number, line))
-                continue
-            own, job, entry = heappop(line.entries)
-            left = yield from offer(entry, shares)
-            if left is not None:
-                heappush(line.entries, (own, job, left))
-            elif (following := next(line.rest, None)) is not None:
-                heappush(line.entries, self._weigh(following, shares, now))
-            if line.entries:
-                heapreplace(ranked, (*_rank(line), number, line))
-            else:
+            ranked = [(*_rank(line), number, line) for number, line in enumerate(waiting)]
+            heapify(ranked)
+            while ranked:
+                old, _, number, line = ranked[0]
+                line.common = self._common(line, tree)
+                if -line.common + line.entries[0][0] > old:  # it got something since it was ranked
+                    heapreplace(ranked, (*_rank(line), number, line))
+                    continue
+                before = shares.commits
+                own, job, entry = heappop(line.entries)
+                left = yield from offer(entry, shares)
+                if left is not None:
+                    heappush(line.entries, (own, job, left))
+                elif (following := next(line.rest, None)) is not None:
+                    heappush(line.entries, self._weigh(following, shares, now))
+                line.idle += shares.commits == before
+                if line.entries and line.idle < patience:
+                    heapreplace(ranked, (*_rank(line), number, line))
+                    continue
                 heappop(ranked)
+                if line.entries:
+                    stuck.append(line)
+            waiting, patience = stuck, 2 * patience
 
     def _weigh(self, entry: Entry, shares: Shares, now: float) -> tuple[float, int, Entry]:
         """What is the job's own, negative, since a heap gives the least first."""

@@ -1,4 +1,4 @@
-"""An array is offered in portions, so that between them others get their turn."""
+"""How much of a line is offered in one go: between portions others get their turn."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 
 EVENNESS = 16
 """A portion is at most one part in so many of what the array got in this pass, and at least one member."""
+
+PATIENCE = 100
+"""So many jobs of a line that do not start are offered in a row; the others come after those of all lines,
+twice as many in the next round. Else thousands of jobs that wait for one thing would hide what could start,
+since a pass looks at so many jobs only (slurm.conf(5), ``bf_max_job_user``)."""
 
 
 def offer(entry: Entry, shares: Shares) -> Generator[Entry, None, Entry | None]:
