@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lines import Queue, ended, lines_of, running, waiting
+from placing import ledger_of, node
 
 from perijove.model import Job
 from perijove_hub.accounting import GIB, HOUR, Allocation, Held, opened
+from perijove_hub.placement.plan import Rules, plan
 from perijove_hub.policy import registry
 from perijove_hub.policy.account import Account, fading
 from perijove_hub.policy.document import FairShare, Policy, UsageWeights, load
@@ -108,6 +110,37 @@ def test_what_a_gpu_weighs_is_the_policys() -> None:
     text = "fairshare: {weights: {cpu: 1, memory: 0, gpu: 9}}"
     jobs = [waiting("gpu", cpu=1, gpus=1) for _ in range(100)] + [waiting("cpu", cpu=1) for _ in range(100)]
     assert cores_of(text, jobs) == {"gpu": 10, "cpu": 90}
+
+
+@pytest.mark.parametrize("arrays", [False, True])
+def test_the_placement_divides_real_nodes_by_shares(arrays: bool) -> None:
+    """40 nodes of 16 cores: three parts for sun, of which two for alice, and one for moon."""
+    policy = load("""
+    users: {alice: {shares: 2}}
+    projects: {sun: {members: ["*"], shares: 3}, moon: {members: ["*"]}}
+    """)
+    who = [("alice", "sun"), ("bob", "sun"), ("carol", "moon")]
+    array = {"array": "1:2000"} if arrays else {}
+    jobs = [
+        waiting(owner, project, memory="64M", **array)
+        for owner, project in who
+        for _ in range(1 if arrays else 700)
+    ]
+    jobs = [job.model_copy(update={"launcher": "process"}) for job in jobs]
+    ledger, standing = ledger_of(*(node(f"n{i}", 16) for i in range(40))), Standing(policy)
+    shares = standing.shares(NOW)
+    entries = registry.create("fairshare", policy).order(lines_of(jobs), shares, NOW)
+    rules = Rules(policy, holdings=ledger.holdings)
+    decided = plan(entries, ledger.table.copy(), rules, standing.gate(NOW, shares), NOW)
+    owners = {job.id: job.owner for job in jobs}
+    given: Counter[str] = Counter()
+    for placement in decided.placements:
+        given[owners[placement.job]] += placement.count
+    assert sum(given.values()) == 640
+    within = 640 / 16 if arrays else 1
+    assert given["alice"] == pytest.approx(320, abs=within)
+    assert given["bob"] == pytest.approx(160, abs=within)
+    assert given["carol"] == pytest.approx(160, abs=within)
 
 
 def test_who_has_used_much_waits_until_the_others_have_caught_up() -> None:
