@@ -120,9 +120,9 @@ def test_the_placement_divides_real_nodes_by_shares(arrays: bool) -> None:
     projects: {sun: {members: ["*"], shares: 3}, moon: {members: ["*"]}}
     """)
     who = [("alice", "sun"), ("bob", "sun"), ("carol", "moon")]
-    array = {"array": "1:2000"} if arrays else {}
+    array = "1:2000" if arrays else None
     jobs = [
-        waiting(owner, project, memory="64M", **array)
+        waiting(owner, project, memory="64M", array=array)
         for owner, project in who
         for _ in range(1 if arrays else 700)
     ]

@@ -112,7 +112,10 @@ class Shares:
         """`job`, or that many of its members, starts in this pass."""
         self.commits += 1
         self.taken[job.id] = self.taken.get(job.id, 0) + count
-        owner, project = job.owner, job.spec.project
-        cost = self.cost(job) * count
-        self._members[(owner, project)] = self.usage(owner, project) + cost
-        self._projects[project] = self.project_usage(project) + cost
+        spec = job.spec
+        owner, project = pair = job.owner, spec.project
+        # As `cost` and `usage` say, without the calls: this runs at each start.
+        cost = count * (self._cpu * spec.cpu + self._memory * spec.memory + self._gpu * spec.gpus.count)
+        members, projects = self._members, self._projects
+        members[pair] = (members[pair] if pair in members else self.usage(owner, project)) + cost
+        projects[project] = (projects[project] if project in projects else self.project_usage(project)) + cost

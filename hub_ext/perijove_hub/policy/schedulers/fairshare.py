@@ -83,15 +83,16 @@ def _serve(
     projects: list[tuple[float, int, int, _Project]], shares: Shares, patience: int, stuck: list[_Member]
 ) -> Iterator[Entry]:
     """Entries until each line is at its end, or `stuck`: that many of it came and did not start."""
+    usage, project_usage = shares.usage, shares.project_usage
     while projects:
         old, _, number, project = projects[0]
-        score = _score(shares.project_usage(project.name), project.weight)
+        score = _score(project_usage(project.name), project.weight)
         ranked = project.ranked
         if score > old:  # it got something since it was ranked
             heapreplace(projects, (score, ranked[0][1], number, project))
             continue
         old, _, place, member = ranked[0]
-        score = _score(shares.usage(member.owner, member.project), member.weight)
+        score = _score(usage(member.owner, member.project), member.weight)
         if score > old:
             heapreplace(ranked, (score, member.head.job.id, place, member))
             continue
@@ -114,10 +115,10 @@ def _serve(
         else:  # something of theirs started: is it still their turn?
             member.head = entry
             member.idle -= 1
-            score = _score(shares.usage(member.owner, member.project), member.weight)
+            score = _score(usage(member.owner, member.project), member.weight)
             heapreplace(ranked, (score, entry.job.id, place, member))
         if ranked:
-            score = _score(shares.project_usage(project.name), project.weight)
+            score = _score(project_usage(project.name), project.weight)
             heapreplace(projects, (score, ranked[0][1], number, project))
         else:
             heappop(projects)
