@@ -23,7 +23,7 @@ from perijove.model import (
 from perijove.model.validation import parse_spec
 from perijove_hub.admission import admit
 from perijove_hub.api.audit import record, record_on_job
-from perijove_hub.api.bodies import read_body
+from perijove_hub.api.bodies import json_body, read_body, read_model
 from perijove_hub.api.desk import asker_of, policy_of, site_of
 from perijove_hub.api.finding import JobId, Who, controller_of, job_of, labels_of
 from perijove_hub.identity import Caller
@@ -219,7 +219,9 @@ async def archive(request: Request, caller: Who, job_id: JobId) -> Job:
         raise ConflictError(f"job {job.label} is {job.state}; only an ended one can be archived")
     record_on_job(caller, "archive", job)
     controller = controller_of(request)
+    await controller.committed()
     await controller.archive([job.id], caller.name)
+    await controller.committed()
     return caller.view(await job_of(request, caller, job_id))
 
 
@@ -234,7 +236,10 @@ async def purge(request: Request, caller: Who, job_id: JobId) -> Response:
     if job.array_id is not None:
         raise ConflictError(f"{job.label} is a member of {job.array_id}; they can only be removed together")
     record_on_job(caller, "purge", job)
-    await controller_of(request).purge([job.id], caller.name)
+    controller = controller_of(request)
+    await controller.committed()
+    await controller.purge([job.id], caller.name)
+    await controller.committed()
     return Response(status_code=204)
 
 
@@ -260,9 +265,10 @@ class Archived(BaseModel):
     more: bool
 
 
-@router.post("/archive")
-async def archive_many(request: Request, caller: Who, which: Archive) -> Archived:
+@router.post("/archive", openapi_extra=json_body(Archive))
+async def archive_many(request: Request, caller: Who) -> Archived:
     """Archive one's ended jobs by age, label, state or project."""
+    which = await read_model(request, Archive)
     if which.all_users:
         caller.must_administer("archive everybody's jobs")
     labels = labels_of([which.label] if isinstance(which.label, str) else which.label)
@@ -287,4 +293,5 @@ async def archive_many(request: Request, caller: Who, which: Archive) -> Archive
     if found:
         record(caller, "archive", f"{len(found)} jobs", owner=owner, older_than=which.older_than)
         await controller.archive(found, caller.name)
+        await controller.committed()
     return Archived(jobs=len(found), more=seen >= ARCHIVED_AT_ONCE)

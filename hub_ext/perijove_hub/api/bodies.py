@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any, TypeVar
 
 from fastapi import HTTPException, Request
+from pydantic import BaseModel, ValidationError
 
-from perijove.model import TooLargeError, format_size
+from perijove.model import FieldError, InvalidSpecError, TooLargeError, format_size
 
 PATIENCE = 30.0
 """Seconds that a client may take over the next piece."""
@@ -36,6 +38,36 @@ async def chunks(request: Request, limit: int) -> AsyncIterator[bytes]:
         if size > limit:
             raise _too_large(limit)
         yield chunk
+
+
+Model = TypeVar("Model", bound=BaseModel)
+SMALL = 64 << 10
+"""Bytes of a body that says what to do, and holds no job."""
+
+
+async def read_model(request: Request, model: type[Model]) -> Model:
+    """The body as a `model`, read no further than :data:`SMALL` bytes.
+
+    Raises :class:`InvalidSpecError` naming each wrong field.
+    """
+    body = await read_body(request, SMALL)
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        found = [
+            FieldError(
+                ".".join(map(str, e["loc"])), str(e["input"])[:80], e["msg"].removeprefix("Value error, ")
+            )
+            for e in error.errors(include_url=False)[:20]
+        ]
+        raise InvalidSpecError(errors=found) from None
+
+
+def json_body(model: type[BaseModel]) -> dict[str, Any]:
+    """What the OpenAPI document says of a route that reads a `model`."""
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def _too_large(limit: int) -> TooLargeError:

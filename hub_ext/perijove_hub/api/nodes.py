@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from perijove.model import Gpu, Node, NotFoundError
 from perijove_hub.api.audit import record
+from perijove_hub.api.bodies import json_body, read_model
 from perijove_hub.api.finding import Who, controller_of
 from perijove_hub.identity import Caller
 from perijove_hub.jobs.controller import Controller
@@ -45,12 +46,19 @@ class Drain(BaseModel):
     reason: Annotated[str, Field(max_length=200)] = ""
 
 
-@router.post("/nodes/{name}/drain")
-async def drain(request: Request, caller: Who, name: str, why: Drain) -> NodeView:
+@router.post("/nodes/{name}/drain", openapi_extra=json_body(Drain))
+async def drain(request: Request, caller: Who, name: str) -> NodeView:
     """Let no more jobs start on a node, until `undrain`; those that run go on. For administrators."""
+    _administered(request, caller, name)
+    why = await read_model(request, Drain)
+    return await drain_node(request, caller, name, why.reason)
+
+
+async def drain_node(request: Request, caller: Caller, name: str, reason: str) -> NodeView:
+    """See :func:`drain`."""
     controller = _administered(request, caller, name)
-    record(caller, "drain", f"node {name}", reason=why.reason)
-    await controller.drain(name, why.reason, caller.name)
+    record(caller, "drain", f"node {name}", reason=reason)
+    await controller.drain(name, reason, caller.name)
     return view_of(controller, name)
 
 

@@ -16,7 +16,7 @@ from perijove.model import FieldError, InvalidSpecError, NotFoundError, UserErro
 from perijove.model.values import Title
 from perijove_hub.accounts import groups_of
 from perijove_hub.api.audit import record
-from perijove_hub.api.bodies import read_body
+from perijove_hub.api.bodies import json_body, read_body, read_model
 from perijove_hub.api.desk import maintenance_of, policy_of
 from perijove_hub.api.finding import Who, controller_of
 from perijove_hub.identity import Caller
@@ -24,7 +24,7 @@ from perijove_hub.jobs.controller import Controller
 from perijove_hub.policy.document import Policy, load
 
 router = APIRouter()
-MAX_POLICY = 1 << 20
+MAX_POLICY = 256 << 10
 """Bytes of a policy."""
 DEEP = 20
 """Levels of a policy's text at most; a policy has five."""
@@ -46,7 +46,7 @@ async def set_policy(request: Request, caller: Who) -> Response:
     """Replace the policy; it holds from the next pass of the queue on. For administrators."""
     caller.must_administer("change the policy")
     text = decoded(await read_body(request, MAX_POLICY))
-    accepted(text)
+    await asyncio.to_thread(accepted, text)
     controller = controller_of(request)
     async with controller.one_at_a_time("", "policy"):
         record(caller, "policy", "policy", bytes=len(text))
@@ -67,7 +67,7 @@ async def check_policy(request: Request, caller: Who) -> Checked:
     """Whether a policy could be applied; nothing is changed. For administrators."""
     caller.must_administer("check policies")
     text = decoded(await read_body(request, MAX_POLICY))
-    accepted(text)
+    await asyncio.to_thread(accepted, text)
     before = (await text_of(controller_of(request))).splitlines()[:LINES]
     lines = difflib.unified_diff(before, text.splitlines()[:LINES], "in force", "checked", lineterm="")
     return Checked(valid=True, difference=list(lines))
@@ -214,16 +214,14 @@ def reservations_seen(controller: Controller, caller: Caller) -> list[Reservatio
     return found
 
 
-@router.put("/reservations/{name}")
-async def set_reservation(
-    request: Request, caller: Who, name: str, reservation: ReservationBody
-) -> ReservationView:
+@router.put("/reservations/{name}", openapi_extra=json_body(ReservationBody))
+async def set_reservation(request: Request, caller: Who, name: str) -> ReservationView:
     """Keep nodes for users or projects, or change what is kept. For administrators.
 
     It becomes part of the policy, whose text is written anew: comments in it are lost.
     """
     caller.must_administer("reserve nodes")
-    body = reservation.model_dump(mode="json")
+    body = (await read_model(request, ReservationBody)).model_dump(mode="json")
 
     def put(content: dict[str, Any]) -> None:
         content.setdefault("reservations", {})[name] = body
@@ -252,12 +250,12 @@ async def remove_reservation(request: Request, caller: Who, name: str) -> Respon
 async def _edit(controller: Controller, caller: Caller, subject: str, change: Any) -> None:
     """Change the policy's text as data; requests that do so follow each other."""
     async with controller.one_at_a_time("", "policy"):
-        content = yaml.safe_load(await text_of(controller)) or {}
+        content = await asyncio.to_thread(yaml.safe_load, await text_of(controller)) or {}
         change(content)
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         if len(text.encode()) > MAX_POLICY:
             raise UserError("the policy would become too large; remove what has ended")
-        accepted(text)
+        await asyncio.to_thread(accepted, text)
         record(caller, "policy", subject)
         await controller.set_policy(text, caller.name)
 
@@ -279,9 +277,15 @@ async def maintenance(request: Request, caller: Who) -> Maintenance:
     return Maintenance(on=reason is not None, reason=reason or "")
 
 
-@router.put("/maintenance")
-async def set_maintenance(request: Request, caller: Who, wanted: Maintenance) -> Maintenance:
+@router.put("/maintenance", openapi_extra=json_body(Maintenance))
+async def set_maintenance(request: Request, caller: Who) -> Maintenance:
     """Let nothing start any more, or again. For administrators."""
+    caller.must_administer("switch maintenance")
+    return await switch_maintenance(request, caller, await read_model(request, Maintenance))
+
+
+async def switch_maintenance(request: Request, caller: Caller, wanted: Maintenance) -> Maintenance:
+    """See :func:`set_maintenance`."""
     caller.must_administer("switch maintenance")
     record(caller, "maintenance", "site", on=wanted.on, reason=wanted.reason)
     await controller_of(request).maintenance(wanted.reason if wanted.on else None, caller.name)

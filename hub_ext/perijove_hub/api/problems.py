@@ -34,7 +34,7 @@ def install(app: FastAPI) -> None:
     async def invalid(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         found = [
-            FieldError(".".join(str(part) for part in e["loc"][1:]), str(e["input"])[:80], e["msg"])
+            FieldError(".".join(str(part) for part in e["loc"][1:]), str(e["input"])[:80], said(e["msg"]))
             for e in error.errors()
         ]
         return _answer(InvalidSpecError(errors=found))
@@ -60,6 +60,11 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(OSError, system)
     app.add_exception_handler(Exception, unforeseen)
+
+
+def said(message: str) -> str:
+    """A message of pydantic without its own words before ours."""
+    return message.removeprefix("Value error, ")
 
 
 def _answer(error: PerijoveError, *, status: int | None = None) -> JSONResponse:

@@ -7,8 +7,8 @@ from fastapi.responses import RedirectResponse, Response
 
 from perijove.model import UserError
 from perijove_hub.api.finding import controller_of
-from perijove_hub.api.nodes import Drain, drain, undrain, view_of
-from perijove_hub.api.policies import Maintenance, reservations_seen, set_maintenance
+from perijove_hub.api.nodes import drain_node, undrain, view_of
+from perijove_hub.api.policies import Maintenance, reservations_seen, switch_maintenance
 from perijove_hub.identity import Caller
 from perijove_hub.pages.queue import number
 from perijove_hub.pages.render import form_token, pressed, render, visit
@@ -51,13 +51,13 @@ async def press(request: Request) -> Response:
         node, reason = fields.get("node", ""), fields.get("reason", "")[:200]
         match fields.get("verb"):
             case "drain":
-                await drain(request, caller, node, Drain(reason=reason))
+                await drain_node(request, caller, node, reason)
             case "undrain":
                 await undrain(request, caller, node)
             case "maintenance-on":
-                await set_maintenance(request, caller, Maintenance(on=True, reason=reason))
+                await switch_maintenance(request, caller, Maintenance(on=True, reason=reason))
             case "maintenance-off":
-                await set_maintenance(request, caller, Maintenance(on=False))
+                await switch_maintenance(request, caller, Maintenance(on=False))
             case _:
                 raise UserError("there is no such button")
         return RedirectResponse(str(request.url.path), 303)
