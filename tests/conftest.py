@@ -17,6 +17,8 @@ import docker
 import psutil
 import pytest
 from docker.errors import DockerException, ImageNotFound
+from postgres import database_url as database_url
+from postgres import postgresql as postgresql
 from waiting import wait_until
 
 TEST_IMAGE = os.environ.get("PERIJOVE_TEST_IMAGE", "perijove-test:base")

@@ -27,6 +27,9 @@ class Batch:
     number: int | None = None
     """Given by the database at the first try: a second one of a batch that was written changes nothing."""
 
+    parts: list[Batch] | None = None
+    """What is left of it, when it is written piece by piece."""
+
     def __bool__(self) -> bool:
         return bool(
             self.new
@@ -49,6 +52,16 @@ class Batch:
             respecified=_only(self.respecified, job),
             removed=[removed for removed in self.removed if removed == job],
         )
+
+    @property
+    def last_job(self) -> int:
+        """The highest id that is taken by it, those reserved for members included."""
+        return max((_last_id(job) for job in self.new.values()), default=0)
+
+    @property
+    def last_seq(self) -> int:
+        """The highest number of an event in it."""
+        return max((event.seq for event in self.events), default=0)
 
     def jobs(self) -> list[int]:
         """The jobs it is about, new ones first."""
@@ -74,6 +87,15 @@ class Page:
     before: int | None = None
     project: str | None = None
     members: bool = False
+
+
+def _last_id(job: Job) -> int:
+    # Member i of a group has the id after its group's by i + 1 (docs/architecture.md).
+    if job.array_id is not None:
+        return job.id
+    if job.spec.array is not None:
+        return job.id + len(job.spec.array.tasks)
+    return job.id + job.spec.nodes if job.spec.nodes > 1 else job.id
 
 
 def _only(jobs: dict[int, Job], job: int) -> dict[int, Job]:

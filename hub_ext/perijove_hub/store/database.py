@@ -14,30 +14,49 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Connection, create_engine, event, func, insert, or_, select
-from sqlalchemy.engine import Engine
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy import Connection, func, insert, or_, select
+from sqlalchemy.exc import IntegrityError
 
 from perijove.model import Job, JobEvent, State
 from perijove_hub.accounting import Allocation, Axis, Spent, day_of
 from perijove_hub.store import documents
 from perijove_hub.store.batch import Batch, Page
 from perijove_hub.store.documents import Document
-from perijove_hub.store.queries import days, live_states, overlapping, page_queries, spent_of, usage_query
+from perijove_hub.store.engine import (
+    TRANSIENT,
+    Transaction,
+    driver_transaction,
+    is_postgresql,
+    open_engine,
+    writing,
+)
+from perijove_hub.store.lease import StaleLeaderError, note_values, queries_for
+from perijove_hub.store.migrating import upgrade
+from perijove_hub.store.queries import days, overlapping, page_queries, spent_of, usage_query
 from perijove_hub.store.rows import allocation_of, event_of, job_of
 from perijove_hub.store.tables import EventRow, FileRow, JobRow, SubmissionRow
 from perijove_hub.store.tables import allocation as _allocation
 from perijove_hub.store.tables import event as _event
 from perijove_hub.store.tables import file as _file
 from perijove_hub.store.tables import job as _job
+from perijove_hub.store.tables import lease as _lease
 from perijove_hub.store.tables import submission as _submission
-from perijove_hub.store.writing import Writer
+from perijove_hub.store.writing import ByColumn, ByRow, Writer
 
 log = logging.getLogger(__name__)
 
-__all__ = ["Batch", "Database", "Document", "EventRow", "FileRow", "JobRow", "Page", "SubmissionRow"]
+__all__ = [
+    "TRANSIENT",
+    "Batch",
+    "Database",
+    "Document",
+    "EventRow",
+    "FileRow",
+    "JobRow",
+    "Page",
+    "StaleLeaderError",
+    "SubmissionRow",
+]
 
 
 class Database:
@@ -45,9 +64,12 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.engine = _engine(url)
-        self.postgresql = self.engine.dialect.name == "postgresql"
-        self._writer = Writer(postgresql=self.postgresql)
+        self.engine = open_engine(url)
+        self.postgresql = is_postgresql(self.engine)
+        self.lease = queries_for(postgresql=self.postgresql)
+        self._writer = Writer(ByColumn() if self.postgresql else ByRow())
+        self._fence: int | None = None
+        self._number = 0
 
     @classmethod
     def at(cls, path: Path) -> Database:
@@ -56,43 +78,55 @@ class Database:
 
     def migrate(self) -> None:
         """Bring the tables to this version's form, from any earlier one."""
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-        with self.engine.begin() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+        with writing(self.engine) as connection:
+            upgrade(connection)
 
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
 
     def commit(self, batch: Batch) -> None:
-        """Write `batch` in one transaction, durably or not at all."""
-        with self.engine.begin() as connection:
-            self._writer.write(connection, batch)
+        """Write `batch` in one transaction, durably or not at all.
+
+        May be repeated with the same batch after any error of :data:`TRANSIENT`, also one that came instead
+        of the answer to a commit that was made. Raises :class:`StaleLeaderError` when another service leads.
+        """
+        if batch.number is None:
+            self._number += 1
+            batch.number = self._number
+        members = self._members_of(batch.removed) if batch.removed else []
+        with driver_transaction(self.engine) as transaction:
+            if self._note(transaction, batch):
+                self._writer.write(transaction.cursor, batch, members)
+                transaction.commit()
 
     def commit_piecemeal(self, batch: Batch) -> None:
         """Write each job of `batch` with its events by itself, leaving out what cannot be written."""
-        for job_id in batch.jobs():
-            part = batch.of(job_id)
+        if batch.parts is None:
+            batch.parts = [batch.of(job) for job in batch.jobs()]
+        while batch.parts:
+            part = batch.parts[0]
             try:
                 self.commit(part)
-            except OperationalError:
+            except (*TRANSIENT, StaleLeaderError):
                 raise
             except Exception:
-                log.critical("job %d cannot be written and is not", job_id, exc_info=True)
+                log.critical("job %s cannot be written and is not", part.jobs()[0], exc_info=True)
+            del batch.parts[0]
+
+    def lead(self, fence: int | None) -> None:
+        """From now on write as the leader of that fence, and only while it is one; None: without a lease."""
+        self._fence, self._number = fence, 0
 
     def live(self) -> list[Job]:
         """Every job that has not ended, by id."""
-        live = _job.c.state.in_(live_states())
-        return self._jobs(select(_job).where(_job.c.ended.is_(None), live).order_by(_job.c.id))
+        return self._jobs(select(_job).where(_job.c.final.is_(None)).order_by(_job.c.id))
 
     def last(self) -> tuple[int, int]:
         """The highest job id and event number ever given."""
         with self._read() as connection:
-            job = connection.execute(select(func.max(_job.c.id))).scalar()
-            seq = connection.execute(select(func.max(_event.c.seq))).scalar()
-        return job or 0, seq or 0
+            job, seq = connection.execute(select(_lease.c.last_job, _lease.c.last_seq)).one()
+        return job, seq
 
     def job(self, job: int) -> Job | None:
         """The job of that id."""
@@ -152,10 +186,12 @@ class Database:
         project: str | None = None,
     ) -> dict[tuple[str | None, ...], Spent]:
         """:func:`perijove_hub.accounting.usage` of what is kept. `until` is at most now."""
-        periods = days(since, until) if "day" in by else [(since, until)]
         columns = [axis for axis in by if axis != "day"]
         found: dict[tuple[str | None, ...], Spent] = {}
         with self._read() as connection:
+            first = connection.execute(select(func.min(_allocation.c.began))).scalar()
+            since = max(since, until if first is None else first)
+            periods = days(since, until) if "day" in by else [(since, until)]
             for begin, end in periods:
                 query = usage_query(columns, begin, end, owner=owner, project=project)
                 for row in connection.execute(query):
@@ -175,8 +211,10 @@ class Database:
             return documents.versions(connection, name)
 
     def save_document(self, name: str, body: str, by: str, at: float) -> Document:
-        """Make `body` the version in force, durably."""
-        with self.engine.begin() as connection:
+        """Make `body` the version in force, durably. May be repeated; raises as :meth:`commit` does."""
+        with writing(self.engine) as connection:
+            if self._fence is not None:
+                self.lease.check(connection, self._fence)
             return documents.save(connection, name, body, by, at)
 
     def submission(self, owner: str, key: str) -> range | None:
@@ -190,7 +228,7 @@ class Database:
         """Record that `owner` may use the file; idempotent."""
         if self.owns(owner, digest):
             return
-        with suppress(IntegrityError), self.engine.begin() as connection:
+        with suppress(IntegrityError), writing(self.engine) as connection:
             connection.execute(insert(_file), {"digest": digest, "owner": owner, "size": size, "at": at})
 
     def owns(self, owner: str, digest: str) -> bool:
@@ -198,6 +236,26 @@ class Database:
         query = select(_file.c.digest).where(_file.c.digest == digest, _file.c.owner == owner)
         with self._read() as connection:
             return connection.execute(query).first() is not None
+
+    def _note(self, transaction: Transaction, batch: Batch) -> bool:
+        """Show the fence and note the batch's number; False when that batch has been written before."""
+        number = batch.number or 0
+        statement = self.lease.note if self._fence is None else self.lease.note_fenced
+        values = note_values(number, batch.last_job, batch.last_seq, self._fence)
+        if transaction.change(statement, values) == 1:
+            return True
+        fence, written = transaction.row(self.lease.written)
+        if fence != self._fence:
+            raise StaleLeaderError(f"another service leads, with fence {fence}; this one had {self._fence}")
+        return bool(written < number)
+
+    def _members_of(self, groups: list[int]) -> list[int]:
+        found: list[int] = []
+        with self._read() as connection:
+            for i in range(0, len(groups), 500):
+                query = select(_job.c.id).where(_job.c.array_id.in_(groups[i : i + 500]))
+                found += connection.execute(query).scalars()
+        return found
 
     def _jobs(self, query: Any) -> list[Job]:
         with self._read() as connection:
@@ -207,18 +265,3 @@ class Database:
     def _read(self) -> Iterator[Connection]:
         with self.engine.connect() as connection:
             yield connection
-
-
-def _engine(url: str) -> Engine:
-    if url.startswith("postgresql"):
-        return create_engine(url, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
-
-    @event.listens_for(engine, "connect")
-    def _configure(connection: Any, _record: Any) -> None:
-        cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    return engine

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Select, and_, case, exists, func, literal,
 from perijove.model import State
 from perijove_hub.accounting import DAY, Axis, Spent
 from perijove_hub.store.batch import Page
-from perijove_hub.store.tables import LONG, allocation, job, label
+from perijove_hub.store.tables import LONG, active, allocation, job, label
 
 
 def page_queries(page: Page) -> list[Select[Any]]:
@@ -36,7 +36,14 @@ def page_queries(page: Page) -> list[Select[Any]]:
         query = query.where(job.c.id < page.before)
     if not page.states:
         return [query]
-    return [query.where(job.c.state == state.value) for state in dict.fromkeys(page.states)]
+    ended = [state.value for state in dict.fromkeys(page.states) if state.ended]
+    queries = [query.where(job.c.final == state) for state in ended]
+    if State.PENDING in page.states:
+        queries.append(query.where(job.c.final.is_(None), job.c.state == State.PENDING.value))
+    if elsewhere := [state.value for state in page.states if not state.ended and state is not State.PENDING]:
+        underway = query.join(active, active.c.job == job.c.id)
+        queries.append(underway.where(job.c.state.in_(elsewhere)))
+    return queries
 
 
 def _labelled(page: Page, key: str, value: str) -> ColumnElement[bool]:
@@ -47,11 +54,6 @@ def _labelled(page: Page, key: str, value: str) -> ColumnElement[bool]:
     if page.owner is not None:
         same = and_(same, label.c.owner == page.owner)
     return exists().where(same)
-
-
-def live_states() -> list[str]:
-    """The states that are not final."""
-    return [state.value for state in State if not state.ended]
 
 
 def overlapping(since: float, until: float) -> list[ColumnElement[bool]]:

@@ -26,7 +26,8 @@ COLUMNS = (
     "partition",
 )
 """Columns of a job's row that are fields of :class:`perijove.model.Job`."""
-UPDATED = ("state", "attempt", "exit_code", "node", "started", "ended", "detail")
+INSERTED = (*COLUMNS[:4], "final", *COLUMNS[4:], "project", "spec", "detail")
+UPDATED = ("state", "final", "attempt", "exit_code", "node", "started", "ended", "detail")
 RESPECIFIED = ("name", "launcher", "project", "partition", "spec", *UPDATED)
 _IN_DETAIL = (
     "memory_peak",
@@ -47,23 +48,24 @@ _IN_DETAIL_UNLESS_NONE = ("allocated", "suspended_at", "progress", "rerun_of")
 
 
 def row_of(job: Job) -> tuple[Any, ...]:
-    """The whole row, in the table's order."""
+    """The whole row, in the order of :data:`INSERTED`."""
     return (
         job.id,
         job.owner,
         job.name,
         job.state.value,
+        job.state.value if job.state.ended else None,
         job.attempt,
         job.exit_code,
         job.node,
         job.launcher,
         job.submitted,
         job.started,
-        _end_of(job),
+        job.ended,
         job.array_id,
         job.array_task,
-        job.spec.project,
         job.partition,
+        job.spec.project,
         job.spec.model_dump_json(exclude_unset=True),
         _json(detail_of(job)),
     )
@@ -71,8 +73,18 @@ def row_of(job: Job) -> tuple[Any, ...]:
 
 def update_of(job: Job) -> tuple[Any, ...]:
     """What may have changed, in the order of :data:`UPDATED`, then the id."""
-    changed = (job.state.value, job.attempt, job.exit_code, job.node, job.started, _end_of(job))
-    return (*changed, _json(detail_of(job)), job.id)
+    state = job.state.value
+    return (
+        state,
+        state if job.state.ended else None,
+        job.attempt,
+        job.exit_code,
+        job.node,
+        job.started,
+        job.ended,
+        _json(detail_of(job)),
+        job.id,
+    )
 
 
 def respecified_of(job: Job) -> tuple[Any, ...]:
@@ -104,6 +116,11 @@ def job_of(row: Any) -> Job:
     """The job a row holds."""
     fields = dict(zip(COLUMNS, _columns_of(row), strict=True))
     return Job.model_validate({**fields, **row.detail, "spec": JobSpec.model_validate_json(row.spec)})
+
+
+def is_active(job: Job) -> bool:
+    """Whether it neither waits in the queue nor has ended."""
+    return job.state is not State.PENDING and not job.state.ended
 
 
 def event_row(event: JobEvent) -> tuple[Any, ...]:
@@ -155,11 +172,6 @@ def label_rows(job: Job) -> list[tuple[Any, ...]]:
     if job.array_id is not None:
         return []
     return [(job.id, key, value, job.owner) for key, value in job.spec.labels.items()]
-
-
-def _end_of(job: Job) -> float | None:
-    # Live jobs are found by having no end.
-    return job.ended if job.state.ended else None
 
 
 _columns_of = attrgetter(*COLUMNS)

@@ -23,6 +23,9 @@ class JobRow(SQLModel, table=True):
     owner: str
     name: str
     state: str
+    """In no index, so that PostgreSQL need not touch any while the job's state changes (heap-only tuples)."""
+    final: str | None = None
+    """The state, once the job has ended."""
     attempt: int = 0
     exit_code: int | None = None
     node: str | None = None
@@ -38,6 +41,14 @@ class JobRow(SQLModel, table=True):
     """The JobSpec as JSON, only the fields that were given."""
     detail: Any = Field(sa_column=Column(JSON, nullable=False))
     """The remaining fields of :class:`perijove.model.Job`, where they differ from its defaults."""
+
+
+class ActiveRow(SQLModel, table=True):
+    """A job that neither waits in the queue nor has ended: few, whatever waits and whatever was."""
+
+    __tablename__ = "active"
+
+    job: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
 
 
 class LabelRow(SQLModel, table=True):
@@ -106,7 +117,10 @@ class DocumentRow(SQLModel, table=True):
 
 
 class LeaseRow(SQLModel, table=True):
-    """Who may write: one row. `fence` grows with each leader, `number` with each of its commits."""
+    """Who may write: one row. `fence` grows with each leader, `number` with each of its commits.
+
+    It also keeps the highest numbers ever given, since their rows may be gone or not there yet (members).
+    """
 
     __tablename__ = "lease"
 
@@ -117,6 +131,8 @@ class LeaseRow(SQLModel, table=True):
     number: int = Field(sa_column=Column(BigInteger, nullable=False))
     expires: float
     """By the database's clock."""
+    last_job: int = Field(sa_column=Column(BigInteger, nullable=False))
+    last_seq: int = Field(sa_column=Column(BigInteger, nullable=False))
 
 
 class FileRow(SQLModel, table=True):
@@ -150,6 +166,7 @@ job = SQLModel.metadata.tables["job"]
 event = SQLModel.metadata.tables["event"]
 allocation = SQLModel.metadata.tables["allocation"]
 document = SQLModel.metadata.tables["document"]
+active = SQLModel.metadata.tables["active"]
 lease = SQLModel.metadata.tables["lease"]
 label = SQLModel.metadata.tables["label"]
 file = SQLModel.metadata.tables["file"]
@@ -162,10 +179,10 @@ _partial("ix_job_owner", job.c.owner, job.c.id, where=_top)
 _partial("ix_job_owner_name", job.c.owner, job.c.name, job.c.id, where=_top)
 _partial("ix_job_name", job.c.name, job.c.id, where=_top)
 _partial("ix_job_project", job.c.project, job.c.id, where=and_(_top, job.c.project.is_not(None)))
-_partial("ix_job_state", job.c.state, job.c.id, where=_top)
-_partial("ix_job_owner_state", job.c.owner, job.c.state, job.c.id, where=_top)
+_partial("ix_job_final", job.c.final, job.c.id, where=_top)
+_partial("ix_job_owner_final", job.c.owner, job.c.final, job.c.id, where=_top)
 _partial("ix_job_array", job.c.array_id, job.c.array_task, where=job.c.array_id.is_not(None))
-_partial("ix_job_live", job.c.id, where=job.c.ended.is_(None))
+_partial("ix_job_live", job.c.id, where=job.c.final.is_(None))
 
 Index("ix_allocation_began", allocation.c.began)
 _partial("ix_allocation_open", allocation.c.began, where=allocation.c.ended.is_(None))

@@ -2,149 +2,194 @@
 
 SQLAlchemy's work on each parameter of each row costs more than the database's on the row; so statements are
 made once, as text. SQLite takes them a row at a time without a journey; PostgreSQL takes a whole column as
-one array and makes rows of them (``unnest``), in one journey for any number of rows.
+one array and makes rows of them (``unnest``), and all statements of a batch travel together (pipeline).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql
 
+from perijove.model import Job
 from perijove_hub.store import rows, tables
 from perijove_hub.store.batch import Batch
 
 Rows = Sequence[tuple[Any, ...]]
-Column = tuple[str, str]
-"""Name and PostgreSQL's type."""
 
-
-def _columns(table: Table, names: Iterable[str]) -> list[Column]:
-    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    return [(name, str(table.c[name].type.compile(dialect))) for name in names]
-
-
-JOB = _columns(tables.job, (*rows.COLUMNS[:-1], "project", "partition", "spec", "detail"))
-EVENT = _columns(tables.event, ("seq", "job", "owner", "at", "event", "state", "attempt", "detail"))
-LABEL = _columns(tables.label, ("job", "key", "value", "owner"))
-ALLOCATION = _columns(
-    tables.allocation,
-    (
-        *("job", "attempt", "began", "ended", "owner", "project", "kind", "image", "partition", "node"),
-        *("cpu", "memory", "gpus", "label"),
-    ),
+ALLOCATED = (
+    *("job", "attempt", "began", "ended", "owner", "project", "kind", "image", "partition", "node"),
+    *("cpu", "memory", "gpus", "label"),
 )
-SUBMISSION = _columns(tables.submission, ("owner", "key", "first", "count"))
-UPDATED = _columns(tables.job, (*rows.UPDATED, "id"))
-RESPECIFIED = _columns(tables.job, (*rows.RESPECIFIED, "id"))
-_NOT_TWICE = "ON CONFLICT (job, attempt, began) DO UPDATE SET ended = excluded.ended"
+LABELLED = ("job", "key", "value", "owner")
+RECORDED = ("seq", "job", "owner", "at", "event", "state", "attempt", "detail")
+SUBMITTED = ("owner", "key", "first", "count")
+
+
+class Form(Protocol):
+    """How a database takes many rows."""
+
+    def insert(self, table: Table, columns: Sequence[str], conflict: str = "") -> str:
+        """Text that adds rows."""
+        ...
+
+    def update(self, table: Table, columns: Sequence[str]) -> str:
+        """Text that changes the columns but the last, which is the key."""
+        ...
+
+    def delete(self, table: Table, column: str) -> str:
+        """Text that removes the rows whose `column` is among those given."""
+        ...
+
+    def run(self, cursor: Any, text: str, kinds: Sequence[str], some: Rows) -> None:
+        """Execute it for `some` rows; `kinds` are PostgreSQL's types of their columns."""
+        ...
+
+
+class ByRow:
+    """SQLite: each row by itself; there is no journey to save."""
+
+    def insert(self, table: Table, columns: Sequence[str], conflict: str = "") -> str:
+        """See :class:`Form`."""
+        places = ", ".join("?" * len(columns))
+        return f"INSERT INTO {table.name} ({_names(columns)}) VALUES ({places}) {conflict}"  # noqa: S608
+
+    def update(self, table: Table, columns: Sequence[str]) -> str:
+        """See :class:`Form`."""
+        *changed, key = columns
+        assignments = ", ".join(f'"{name}" = ?' for name in changed)
+        return f'UPDATE {table.name} SET {assignments} WHERE "{key}" = ?'  # noqa: S608
+
+    def delete(self, table: Table, column: str) -> str:
+        """See :class:`Form`."""
+        return f'DELETE FROM {table.name} WHERE "{column}" = ?'  # noqa: S608
+
+    def run(self, cursor: Any, text: str, kinds: Sequence[str], some: Rows) -> None:
+        """See :class:`Form`."""
+        cursor.executemany(text, some)
+
+
+class ByColumn:
+    """PostgreSQL: each column as an array."""
+
+    def insert(self, table: Table, columns: Sequence[str], conflict: str = "") -> str:
+        """See :class:`Form`."""
+        given = _given(table, columns)
+        return f"INSERT INTO {table.name} ({_names(columns)}) SELECT * FROM {given} {conflict}"  # noqa: S608
+
+    def update(self, table: Table, columns: Sequence[str]) -> str:
+        """See :class:`Form`."""
+        *changed, key = columns
+        assignments = ", ".join(f'"{name}" = given."{name}"' for name in changed)
+        given = _given(table, columns)
+        where = f'{table.name}."{key}" = given."{key}"'
+        return f"UPDATE {table.name} SET {assignments} FROM {given} WHERE {where}"  # noqa: S608
+
+    def delete(self, table: Table, column: str) -> str:
+        """See :class:`Form`."""
+        given = _given(table, [column])
+        where = f'{table.name}."{column}" = given."{column}"'
+        return f"DELETE FROM {table.name} USING {given} WHERE {where}"  # noqa: S608
+
+    def run(self, cursor: Any, text: str, kinds: Sequence[str], some: Rows) -> None:
+        """See :class:`Form`."""
+        # psycopg makes an array of one type: of a column that holds 1 and 1.5 it could not.
+        arrays = [
+            [None if value is None else float(value) for value in values] if kind == FLOAT else list(values)
+            for kind, values in zip(kinds, zip(*some, strict=True), strict=True)
+        ]
+        cursor.execute(text, arrays, prepare=True)
+
+
+class Statement:
+    """An SQL text with the types of what it takes."""
+
+    def __init__(self, form: Form, text: str, table: Table, columns: Sequence[str]) -> None:
+        self._form, self.text = form, text
+        self._kinds = [kind_of(table, name) for name in columns]
+
+    def run(self, cursor: Any, some: Iterable[tuple[Any, ...]]) -> None:
+        """Execute it for all of `some`."""
+        if given := list(some):
+            self._form.run(cursor, self.text, self._kinds, given)
 
 
 class Writer:
-    """Writes batches on a connection of SQLAlchemy's. `postgresql`: to which of the two databases."""
+    """Writes batches. `form`: how its database takes many rows."""
 
-    def __init__(self, *, postgresql: bool) -> None:
-        self._arrays = postgresql
-        insert = _insert_unnested if postgresql else _insert_values
-        update = _update_unnested if postgresql else _update_values
-        self._insert_job = insert("job", JOB)
-        self._insert_event = insert("event", EVENT)
-        self._insert_label = insert("label", LABEL)
-        self._insert_submission = insert("submission", SUBMISSION)
-        self._upsert_allocation = f"{insert('allocation', ALLOCATION)} {_NOT_TWICE}"
-        self._update_job = update("job", UPDATED)
-        self._respecify_job = update("job", RESPECIFIED)
+    def __init__(self, form: Form) -> None:
+        def insert(table: Table, columns: Sequence[str], conflict: str = "") -> Statement:
+            return Statement(form, form.insert(table, columns, conflict), table, columns)
 
-    def write(self, connection: Connection, batch: Batch) -> None:
-        """Write all of `batch`, in the transaction that `connection` is in."""
-        new, respecified = batch.new.values(), batch.respecified.values()
-        self._many(connection, self._insert_job, JOB, [rows.row_of(job) for job in new])
-        self._many(
-            connection, self._insert_label, LABEL, [row for job in new for row in rows.label_rows(job)]
-        )
-        if respecified:
-            some = [rows.respecified_of(job) for job in respecified]
-            self._many(connection, self._respecify_job, RESPECIFIED, some)
-            self._remove(connection, tables.label, "job", list(batch.respecified))
-            labels = [row for job in respecified for row in rows.label_rows(job)]
-            self._many(connection, self._insert_label, LABEL, labels)
-        changed = [rows.update_of(job) for job in batch.changed.values()]
-        self._many(connection, self._update_job, UPDATED, changed)
-        self._many(connection, self._insert_event, EVENT, [rows.event_row(event) for event in batch.events])
-        held = {(a.job, a.attempt, a.begin): a for a in batch.allocations}
-        some = [rows.allocation_row(allocation) for allocation in held.values()]
-        self._many(connection, self._upsert_allocation, ALLOCATION, some)
-        accepted = [tuple(row[name] for name, _ in SUBMISSION) for row in batch.submissions]
-        self._many(connection, self._insert_submission, SUBMISSION, accepted)
-        if batch.removed:
-            self._forget(connection, batch.removed)
+        def update(columns: Sequence[str]) -> Statement:
+            return Statement(form, form.update(tables.job, columns), tables.job, columns)
 
-    def _many(self, connection: Connection, statement: str, columns: list[Column], some: Rows) -> None:
-        if not some:
-            return
-        if not self._arrays:
-            connection.exec_driver_sql(statement, list(some))
-            return
-        arrays = zip(*some, strict=True)
-        values = tuple(_array(values, kind) for values, (_, kind) in zip(arrays, columns, strict=True))
-        connection.exec_driver_sql(statement, values)
+        def delete(table: Table, column: str) -> Statement:
+            return Statement(form, form.delete(table, column), table, [column])
 
-    def _forget(self, connection: Connection, jobs: list[int]) -> None:
-        members = [
-            row.id
-            for some in _slices(jobs)
-            for row in connection.execute(
-                tables.job.select().with_only_columns(tables.job.c.id).where(tables.job.c.array_id.in_(some))
-            )
+        self._insert_job = insert(tables.job, rows.INSERTED)
+        self._insert_label = insert(tables.label, LABELLED)
+        self._insert_event = insert(tables.event, RECORDED)
+        self._insert_submission = insert(tables.submission, SUBMITTED)
+        self._insert_active = insert(tables.active, ["job"], "ON CONFLICT DO NOTHING")
+        ended = "ON CONFLICT (job, attempt, began) DO UPDATE SET ended = excluded.ended"
+        self._hold = insert(tables.allocation, ALLOCATED, ended)
+        self._update_job = update((*rows.UPDATED, "id"))
+        self._respecify_job = update((*rows.RESPECIFIED, "id"))
+        self._delete_active = delete(tables.active, "job")
+        self._delete_label = delete(tables.label, "job")
+        self._forget = [
+            delete(tables.event, "job"),
+            delete(tables.label, "job"),
+            delete(tables.active, "job"),
+            delete(tables.job, "id"),
         ]
-        for table, column in ((tables.event, "job"), (tables.label, "job"), (tables.job, "id")):
-            self._remove(connection, table, column, [*jobs, *members])
 
-    def _remove(self, connection: Connection, table: Table, column: str, jobs: list[int]) -> None:
-        for some in _slices(jobs):
-            connection.execute(table.delete().where(table.c[column].in_(some)))
+    def write(self, cursor: Any, batch: Batch, members: Iterable[int] = ()) -> None:
+        """Write all of `batch` by a cursor of the driver, in the transaction it is in.
 
+        `members`: those of the removed groups.
+        """
+        new, respecified = batch.new.values(), batch.respecified.values()
+        self._insert_job.run(cursor, map(rows.row_of, new))
+        self._respecify_job.run(cursor, map(rows.respecified_of, respecified))
+        self._delete_label.run(cursor, _keys(batch.respecified))
+        self._insert_label.run(cursor, (row for job in (*new, *respecified) for row in rows.label_rows(job)))
+        self._update_job.run(cursor, map(rows.update_of, batch.changed.values()))
+        self._follow(cursor, {**batch.respecified, **batch.changed}, batch.new)
+        self._insert_event.run(cursor, map(rows.event_row, batch.events))
+        held = {(one.job, one.attempt, one.begin): one for one in batch.allocations}
+        self._hold.run(cursor, map(rows.allocation_row, held.values()))
+        self._insert_submission.run(cursor, (tuple(row[c] for c in SUBMITTED) for row in batch.submissions))
+        for statement in self._forget:
+            statement.run(cursor, _keys([*batch.removed, *members]))
 
-def _insert_values(table: str, columns: list[Column]) -> str:
-    return f"INSERT INTO {table} ({_names(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
-
-
-def _insert_unnested(table: str, columns: list[Column]) -> str:
-    return f"INSERT INTO {table} ({_names(columns)}) SELECT * FROM {_unnest(columns)}"  # noqa: S608
-
-
-def _update_values(table: str, columns: list[Column]) -> str:
-    *changed, (key, _) = columns
-    assignments = ", ".join(f'"{name}" = ?' for name, _ in changed)
-    return f'UPDATE {table} SET {assignments} WHERE "{key}" = ?'  # noqa: S608
-
-
-def _update_unnested(table: str, columns: list[Column]) -> str:
-    *changed, (key, _) = columns
-    assignments = ", ".join(f'"{name}" = given."{name}"' for name, _ in changed)
-    given = f"{_unnest(columns)} AS given({_names(columns)})"
-    return f'UPDATE {table} SET {assignments} FROM {given} WHERE {table}."{key}" = given."{key}"'  # noqa: S608
+    def _follow(self, cursor: Any, changed: dict[int, Job], new: dict[int, Job]) -> None:
+        idle = [job.id for job in changed.values() if not rows.is_active(job)]
+        busy = [job.id for job in (*new.values(), *changed.values()) if rows.is_active(job)]
+        self._delete_active.run(cursor, _keys(idle))
+        self._insert_active.run(cursor, _keys(busy))
 
 
-def _names(columns: list[Column]) -> str:
-    return ", ".join(f'"{name}"' for name, _ in columns)
+def kind_of(table: Table, column: str) -> str:
+    """PostgreSQL's name of a column's type."""
+    return str(table.c[column].type.compile(_POSTGRESQL))
 
 
-def _unnest(columns: list[Column]) -> str:
-    return f"unnest({', '.join(f'%s::{kind}[]' for _, kind in columns)})"
+def _given(table: Table, columns: Sequence[str]) -> str:
+    arrays = ", ".join(f"%s::{kind_of(table, name)}[]" for name in columns)
+    return f"unnest({arrays}) AS given ({_names(columns)})"
 
 
-def _array(values: tuple[Any, ...], kind: str) -> list[Any]:
-    # psycopg makes one array of one type: of a column that holds 1 and 1.5 it could not.
-    if kind == _FLOAT:
-        return [None if value is None else float(value) for value in values]
-    return list(values)
+def _names(columns: Sequence[str]) -> str:
+    return ", ".join(f'"{name}"' for name in columns)
 
 
-_FLOAT = dict(ALLOCATION)["began"]
+def _keys(jobs: Iterable[int]) -> Iterator[tuple[int]]:
+    return ((job,) for job in jobs)
 
 
-def _slices(values: list[int], size: int = 500) -> Iterable[list[int]]:
-    return (values[i : i + size] for i in range(0, len(values), size))
+_POSTGRESQL = postgresql.dialect()  # type: ignore[no-untyped-call]
+FLOAT = kind_of(tables.allocation, "began")
