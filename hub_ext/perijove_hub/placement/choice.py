@@ -1,13 +1,10 @@
 """One decision per shape: jobs that ask for the same in the same circumstances share a :class:`Choice`.
 
-Within a pass what is free only shrinks. So a shape that fits nowhere once fits nowhere for the rest of it,
-and nodes lined up by preference stay lined up but for those that were used since, which are looked at
-again when their turn comes.
+Within a pass what is free only shrinks, so a shape that fits nowhere once fits nowhere for the rest of it.
 """
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heapreplace
 from math import inf
 
 import numpy as np
@@ -15,21 +12,29 @@ import numpy as np
 from perijove.model import Job, Reason
 from perijove_hub.placement.access import Access, Grant
 from perijove_hub.placement.claims import Claims
+from perijove_hub.placement.ranking import Rankings
 from perijove_hub.placement.request import Request
 from perijove_hub.placement.spreading import fill, level
 from perijove_hub.placement.table import Counts, Mask, NodeTable
 
-GPU = 1 << 41
-"""One GPU outweighs all cores of a node when nodes are ranked."""
 FEW = 32
 """So many members are placed one after the other; more of them in vectors."""
+TRIED = 16
+"""So many of the emptiest nodes are tried one after the other; then all at once."""
 
 
 class Choice:
     """Where members of one shape may go, and what became of it in this pass."""
 
     def __init__(
-        self, job: Job, table: NodeTable, claims: Claims, access: Access, now: float, spread: bool
+        self,
+        job: Job,
+        table: NodeTable,
+        claims: Claims,
+        access: Access,
+        now: float,
+        spread: bool,
+        rankings: Rankings | None = None,
     ) -> None:
         spec = job.spec
         self.request = Request.of(spec)
@@ -46,10 +51,11 @@ class Choice:
         self.nodes: Mask
         """Of these, the ones not kept for others by date."""
         self._table, self._claims, self._spread = table, claims, spread
-        self._queue: list[tuple[int, int]] | None = None
-        self._asked = False
-        self._era = -1
+        self._ranking = (rankings or Rankings(table, spread)).of(self.request.gpus)
+        self._current = -1
+        """The node being filled up."""
         self._narrow(job)
+        self._possible = self.nodes.copy()
 
     def _narrow(self, job: Job) -> None:
         spec, table, grant = job.spec, self._table, self.grant
@@ -68,32 +74,23 @@ class Choice:
 
     # ---- where some may go
 
-    def some(self, count: int) -> list[tuple[int, int]]:
-        """Up to `count` members: (row, how many there)."""
+    def some(self, count: int) -> Counts:
+        """Up to `count` members: how many on each node."""
         share = level if self._spread else fill
-        counts = share(self._score(), self._step(), self.rooms(), count)
-        return [(row, int(counts[row])) for row in np.flatnonzero(counts).tolist()]
+        ranking = self._ranking
+        return share(ranking.score(), ranking.step(self.request), self.rooms(), count)
 
     def one(self) -> int | None:
         """The row for one member."""
-        if not self.request.gpus.count and self._era != self._table.era:
-            # Nodes that others took GPUs from are better than they were.
-            self._queue, self._asked, self._era = None, False, self._table.era
-        if self._queue is None:
-            if not self._asked:
-                self._asked = True
-                return self._best()
-            self._queue = self._line_up()
-        queue, room = self._queue, self.room
-        while queue:
-            key, row = queue[0]
-            if room(row) < 1:
-                heappop(queue)
-            elif self._spread and (fresh := self._key(row)) != key:
-                heapreplace(queue, (fresh, row))
-            else:
-                return row
-        return None
+        if self._spread:
+            for row in self._ranking.first(TRIED):
+                if self.nodes[row] and self.room(row):
+                    return row
+            return self._best()
+        if self._current < 0 or not self.room(self._current):
+            best = self._best()
+            self._current = -1 if best is None else best
+        return self._current if self._current >= 0 else None
 
     def apart(self, count: int) -> list[int] | None:
         """That many different rows, for members that start together; None when there are not enough."""
@@ -101,7 +98,7 @@ class Choice:
         rows = np.flatnonzero(rooms)
         if len(rows) < count:
             return None
-        score = self._score()[rows]
+        score = self._ranking.score()[rows]
         order = np.argsort(-score if self._spread else score, kind="stable")
         return [int(row) for row in rows[order[:count]]]
 
@@ -121,46 +118,19 @@ class Choice:
     # ---- inside
 
     def _fitting(self) -> Mask:
-        fitting = self._table.fits(self.request) & self.nodes
+        """Where one member fits. A node that is out is out for the rest of the pass."""
+        possible: Mask = self._possible
+        np.logical_and(possible, self._table.fits(self.request), out=possible)
         for row in self._claims.rows():
-            if fitting[row] and self.room(row) < 1:
-                fitting[row] = False
-        return fitting
+            if possible[row] and not self.room(row):
+                possible[row] = False
+        return possible
 
     def _best(self) -> int | None:
         fitting = self._fitting()
-        score = self._score()
+        score = self._ranking.score()
         if self._spread:
             row = int(np.argmax(np.where(fitting, score, -(1 << 62))))
         else:
             row = int(np.argmin(np.where(fitting, score, 1 << 62)))
         return row if fitting[row] else None
-
-    def _line_up(self) -> list[tuple[int, int]]:
-        rows = np.flatnonzero(self._fitting())
-        score = self._score()[rows]
-        queue = list(zip((-score if self._spread else score).tolist(), rows.tolist(), strict=True))
-        heapify(queue)
-        return queue
-
-    def _score(self) -> Counts:
-        """How empty each node is, as far as this shape is concerned.
-
-        A job without GPUs prefers the nodes with the fewest free ones, whatever the policy.
-        """
-        table, need = self._table, self.request.gpus
-        if need.count:
-            return table.free_gpus(need) * GPU + table.cpu
-        gpus = sum(table.gpus.values(), np.zeros_like(table.cpu)) * GPU
-        return table.cpu - gpus if self._spread else table.cpu + gpus
-
-    def _step(self) -> int:
-        """By how much one member lowers the score."""
-        return self.request.gpus.count * GPU + self.request.cpu
-
-    def _key(self, row: int) -> int:
-        table, need = self._table, self.request.gpus
-        cpu = int(table.cpu[row])
-        if need.count:
-            return -(len(need.among(table.devices[row])) * GPU + cpu)
-        return len(table.devices[row]) * GPU - cpu

@@ -13,14 +13,14 @@ from perijove_hub.placement.claims import Claims
 from perijove_hub.placement.horizon import End, Horizon, Times
 from perijove_hub.placement.request import Request
 from perijove_hub.placement.shortage import shortage
-from perijove_hub.placement.table import NodeTable
+from perijove_hub.placement.table import Counts, NodeTable
 
 if TYPE_CHECKING:
     from perijove_hub.placement.plan import Rules
 
 SMALL = 256
 """Sites with fewer nodes have their future drawn anew whenever something was started in between."""
-REDRAWN = 16
+REDRAWN = 3
 """So often at most it is on larger ones; then what this pass starts is taken to run on and on."""
 
 
@@ -36,6 +36,7 @@ class Claiming:
         self._drawn = 0
         self._stale = False
         self._started: dict[int, list[End]] = {}
+        self._batches: list[tuple[Counts, Request, float]] = []
 
     def started(self, row: int, request: Request, end: float, count: int, gpus: tuple[Gpu, ...]) -> None:
         """This pass starts members on a node."""
@@ -44,6 +45,11 @@ class Claiming:
         uuids = tuple(gpu.uuid for gpu in gpus)
         ended = End(end, request.cpu * count, request.memory * count, uuids, resources)
         self._started.setdefault(row, []).append(ended)
+
+    def started_many(self, counts: Counts, request: Request, end: float) -> None:
+        """This pass starts so many members on each node, of a request without devices."""
+        self._stale = True
+        self._batches.append((counts, request, end))
 
     def one(self, job: Job, choice: Choice) -> bool:
         """Claim a node for one member; whether that was done."""
@@ -102,6 +108,10 @@ class Claiming:
     def _draw(self) -> Horizon:
         redraw = self._stale and (len(self._table) <= SMALL or self._drawn < REDRAWN)
         if self._horizon is None or redraw:
+            for counts, request, end in self._batches:
+                for row in np.flatnonzero(counts).tolist():
+                    self.started(row, request, end, int(counts[row]), ())
+            self._batches.clear()
             self._horizon = Horizon(self._table, self._rules.holdings, self._started)
             self._drawn += 1
             self._stale = False

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from perijove.model import Job, Reason, ReasonCode
 from perijove_hub.placement.access import Access
 from perijove_hub.placement.choice import FEW, Choice
@@ -18,8 +20,9 @@ from perijove_hub.placement.claiming import Claiming
 from perijove_hub.placement.claims import Claims
 from perijove_hub.placement.entry import Entry, Placement, Preempt
 from perijove_hub.placement.preemption import Preemption
+from perijove_hub.placement.ranking import Rankings
 from perijove_hub.placement.shortage import why
-from perijove_hub.placement.table import NodeTable
+from perijove_hub.placement.table import Counts, NodeTable
 from perijove_hub.policy.document import Policy
 
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 LOOKED_AT = 20_000
 """So many entries are looked at in one pass without starting any of their members (Slurm's
 ``bf_max_job_test``)."""
-SHAPES = 2_000
+SHAPES = 1_000
 """So many shapes of jobs are told apart in one pass."""
 
 
@@ -94,6 +97,7 @@ class Pass:
         self.plan = Plan()
         self.table, self.claims = table, Claims(table)
         self.access = Access(rules.policy, rules.groups_of, table, now)
+        self._rankings = Rankings(table, rules.policy.spread)
         self.claiming = Claiming(table, self.claims, rules, now)
         self.preemption = Preemption(rules.policy, table, self.claims, rules.holdings, now)
         self._rules, self._gate, self._now, self._left = rules, gate, now, most
@@ -174,7 +178,7 @@ class Pass:
         key = shape_of(job, self.access)
         if (choice := self._choices.get(key)) is None:
             spread = self._rules.policy.spread
-            choice = Choice(job, self.table, self.claims, self.access, self._now, spread)
+            choice = Choice(job, self.table, self.claims, self.access, self._now, spread, self._rankings)
             self._choices[key] = choice
         return choice
 
@@ -183,9 +187,7 @@ class Pass:
     def _place(self, job: Job, choice: Choice, wanted: int) -> int:
         placed = 0
         if wanted > FEW:
-            for row, count in choice.some(wanted):
-                self._start(job, choice, row, count)
-                placed += count
+            placed = self._start_many(job, choice, choice.some(wanted))
         else:
             while placed < wanted and (one := choice.one()) is not None:
                 self._start(job, choice, one, 1)
@@ -208,8 +210,27 @@ class Pass:
         spared = self.claims.spared(row, end) if request.gpus.count else frozenset()
         gpus, slots = self.table.take(row, request, count, spared)
         self.claims.use(row, request, end, count)
+        self._rankings.touch(row)
         self.claiming.started(row, request, end, count, gpus)
         self.plan.placements.append(Placement(job.id, self.table.names[row], count, gpus, slots))
+
+    def _start_many(self, job: Job, choice: Choice, counts: Counts) -> int:
+        request, end = choice.request, choice.end
+        rows = np.flatnonzero(counts).tolist()
+        if request.gpus.count or any(name in self.table.slots for name, _ in request.resources):
+            for row in rows:
+                self._start(job, choice, row, int(counts[row]))
+            return int(counts.sum())
+        self.table.take_from_many(request, counts)
+        for row in self.claims.rows():
+            if counts[row]:
+                self.claims.use(row, request, end, int(counts[row]))
+        self._rankings.redraw()
+        self.claiming.started_many(counts, request, end)
+        names = self.table.names
+        placed = zip(rows, counts[rows].tolist(), strict=True)
+        self.plan.placements += [Placement(job.id, names[row], count) for row, count in placed]
+        return int(counts.sum())
 
     # ---- those that wait
 

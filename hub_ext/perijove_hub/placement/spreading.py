@@ -16,14 +16,20 @@ def level(score: Counts, step: int, rooms: Counts, count: int) -> Counts:
     if int(rooms.sum()) <= count:
         return rooms
     rows = np.flatnonzero(rooms)
+    if len(rows) > count:
+        # Only nodes whose own score is among the `count` highest get any.
+        low = int(np.partition(score[rows], -count)[-count])
+        better, equal = rows[score[rows] > low], rows[score[rows] == low]
+        rows = np.sort(np.concatenate([better, equal[: count - len(better)]]))
+    else:
+        low = int((score[rows] - rooms[rows] * step).min())
     score, rooms_there = score[rows], rooms[rows]
+    high = int(score.max()) + 1
 
     def above(bound: int) -> Counts:
-        """How many members of each node find at least `bound`."""
+        """How many members of each node find at least `bound`: at `low` enough, at `high` none."""
         return np.clip((score - bound) // step + 1, 0, rooms_there)
 
-    low = int((score - rooms_there * step).min())  # all of them find more
-    high = int(score.max()) + 1  # none does
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if int(above(middle).sum()) >= count else (low, middle)

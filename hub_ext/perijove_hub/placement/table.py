@@ -49,8 +49,6 @@ class NodeTable:
         """Resource -> row -> numbers of its free units, where they are numbered."""
         self.lent: dict[str | None, Counts] = {}
         """How many preemptible jobs (None), and how many others of each partition, hold something."""
-        self.era = 0
-        """Grows whenever a pass gives GPUs away."""
         self.timelines: dict[int, Any] = {}
         """When each node gets back what, as :mod:`~perijove_hub.placement.horizon` remembers it; shared."""
         self.masks: dict[Any, Any] = {}
@@ -67,7 +65,7 @@ class NodeTable:
         other.names, other.index, other.nodes = self.names, self.index, self.nodes
         other.masks, other.cpu_all, other.memory_all = self.masks, self.cpu_all, self.memory_all
         other.gpus_all, other.resources_all = self.gpus_all, self.resources_all
-        other.era, other.timelines = self.era, self.timelines
+        other.timelines = self.timelines
         other.up, other.closed, other.jobs = self.up.copy(), self.closed.copy(), self.jobs.copy()
         other.cpu, other.memory = self.cpu.copy(), self.memory.copy()
         other.gpus = {key: column.copy() for key, column in self.gpus.items()}
@@ -233,7 +231,6 @@ class NodeTable:
             self.devices[row] = tuple(gpu for gpu in self.devices[row] if gpu.uuid not in taken)
             for gpu in gpus:
                 self.gpus[model_of(gpu)][row] -= 1
-            self.era += 1
         slots = {}
         for name, units in request.resources:
             self.resources[name][row] -= units * count
@@ -241,6 +238,16 @@ class NodeTable:
                 slots[name] = free[: units * count]
                 self.slots[name][row] = free[units * count :]
         return gpus, slots
+
+    def take_from_many(self, request: Request, counts: Counts) -> None:
+        """So many members start on each node, of a request without devices and numbered units."""
+        self.cpu -= request.cpu * counts
+        self.memory -= request.memory * counts
+        self.jobs += counts
+        for name, units in request.resources:
+            self.resources[name] -= units * counts
+        if request.exclusive:
+            self.closed |= counts > 0
 
     # ---- inside
 
