@@ -32,6 +32,8 @@ class _Watched:
     future: asyncio.Future[Status]
     on_phase: Callable[[Phase], None]
     running: bool = False
+    hinted: bool = False
+    """There was a hint before it was seen to run."""
     missing: int = 0
 
 
@@ -75,6 +77,8 @@ class Engine:
         """It runs: from now on the engine must have it."""
         if watched := self._watched.get(attempt):
             watched.running = True
+            if watched.hinted:
+                self.hint([attempt])
 
     def dismiss(self, attempt: Attempt) -> None:
         """Nobody waits for it any longer."""
@@ -82,7 +86,14 @@ class Engine:
 
     def hint(self, attempts: Iterable[Attempt]) -> None:
         """Ask soon what has become of `attempts`."""
-        self._hinted.update(a for a in attempts if a in self._watched)
+        for attempt in attempts:
+            if (watched := self._watched.get(attempt)) is None:
+                continue
+            if watched.running:
+                self._hinted.add(attempt)
+            else:
+                # Whoever starts it looks by itself.
+                watched.hinted = True
         if self._hinted:
             self._hint.set()
 

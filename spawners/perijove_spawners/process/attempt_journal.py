@@ -64,17 +64,18 @@ class AttemptJournal:
         self.path = path
 
     def create(self, launch: Mapping[str, Any]) -> None:
-        """Begin it with its first line, whole or not at all; one that is there stays as it is."""
-        folder, _, name = self.path.rpartition("/")
-        temporary = f"{folder}/.{name}.{os.getpid()}"
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            _write(fd, "launch", launch)
-        finally:
-            os.close(fd)
+        """Begin it with its first line; one that is there stays as it is.
+
+        Should this process be killed before the line is whole, or the line be lost with the power, nobody can
+        tell any more whether the program ran: such a journal reads as one without ``launch``.
+        """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         with contextlib.suppress(FileExistsError):
-            os.link(temporary, self.path)  # hard, so that it cannot replace one
-        os.unlink(temporary)  # noqa: PTH108
+            fd = os.open(self.path, flags, 0o600)
+            try:
+                _write(fd, "launch", launch)
+            finally:
+                os.close(fd)
 
     def read(self) -> Entries | None:
         """What is in it; None when nothing is known of the attempt."""

@@ -153,22 +153,23 @@ class ProcessLauncher:
     async def start(self, launch: Launch) -> None:
         attempt, journal = launch.attempt, self._journal(launch.attempt)
         async with self._turn(attempt):
-            if journal.read() is None:
+            entries = journal.read()
+            if entries is None:
                 self._refuse(launch)
                 journal.create(attempt_process.launch_record(launch))
             try:
-                await self._begin(attempt, journal)
+                await self._begin(attempt, journal, entries)
             except LaunchError as error:
                 if not error.transient:
                     self._remove(attempt)
                 raise
 
-    async def _begin(self, attempt: Attempt, journal: AttemptJournal) -> None:
-        """Until `attempt` runs or has ended."""
+    async def _begin(self, attempt: Attempt, journal: AttemptJournal, entries: Entries | None) -> None:
+        """Until `attempt` runs or has ended; `entries` are those of its journal, None of one just made."""
         give_up = time.monotonic() + START_TIMEOUT
-        failures = entries.failures if (entries := journal.read()) else 0
+        failures = entries.failures if entries else 0
         with self._hints.expect(attempt) as changed:
-            while (await self._look(attempt)).phase is Phase.CREATED:
+            while entries is None or (await self._judge(attempt, entries)).phase is Phase.CREATED:
                 await self._supervisor.send(attempt)
                 await hints.wait(changed, RESEND)
                 entries = journal.read()
@@ -208,15 +209,17 @@ class ProcessLauncher:
         if ended := self._ended.get(attempt):
             return ended
         entries = self._journal(attempt).read()
-        if entries is None:
-            return Status(Phase.UNKNOWN)
+        return await self._judge(attempt, entries) if entries else Status(Phase.UNKNOWN)
+
+    async def _judge(self, attempt: Attempt, entries: Entries) -> Status:
         if "ended" in entries:
             return self._note_end(attempt, entries)
         if "running" not in entries:
             launch = entries.get("launch")
             if launch and launch["boot"] == processes.boot_id():
                 return Status(Phase.CREATED)
-            return self._end(attempt, "the machine was restarted while it was being started")
+            what = "the machine was restarted" if launch else "its record was cut off"
+            return self._end(attempt, f"{what} while it was being started")
         running = self._running.get(attempt)
         if running is None:
             running = self._running[attempt] = Running.from_record(entries.get("running"))
@@ -224,9 +227,8 @@ class ProcessLauncher:
             phase = Phase.SUSPENDED if entries.get("suspended") else Phase.RUNNING
             return Status(phase, started=running.started)
         # Again, now that nobody can write any more: it may have ended since the first look.
-        entries = self._journal(attempt).read()
-        if entries and "ended" in entries:
-            return self._note_end(attempt, entries)
+        if (last := self._journal(attempt).read()) and "ended" in last:
+            return self._note_end(attempt, last)
         return await self._bury(attempt, running)
 
     def _note_end(self, attempt: Attempt, entries: Entries) -> Status:
@@ -372,7 +374,9 @@ class ProcessLauncher:
             self._remove(attempt)
 
     def _remove(self, attempt: Attempt) -> None:
-        if self._layout:
+        ended = self._ended.get(attempt)
+        # A supervisor that wrote an end removed the cgroup before, unless it had to give up.
+        if self._layout and (ended is None or ended.exit_code is None or ended.message):
             self._layout.cgroup(str(attempt)).remove()
         for cache in (self._running, self._ended, self._samples):
             cache.pop(attempt, None)
