@@ -17,6 +17,7 @@ from perijove_spawners.launcher import EngineError, Launch, LauncherContext, Sta
 from perijove_spawners.memory.engine import MemoryEngine
 from perijove_spawners.memory.launcher import MemoryLauncher
 from perijove_spawners.node.agent import NodeAgent, NodeConfig
+from perijove_spawners.node.gpuuse import GpuDriver
 from perijove_spawners.protocol import Order, Report, ReportKind
 from perijove_spawners.store import Store
 
@@ -66,6 +67,7 @@ class Bench:
         self.reports: list[Report] = []
         self.agent: NodeAgent
         self.launcher: SwitchedLauncher
+        self.gpu_driver: GpuDriver | None = None
         self.lacking: set[str] = set()
         """Features that the launcher is to be without."""
 
@@ -78,7 +80,7 @@ class Bench:
         self.launcher.capabilities = capabilities.model_copy(update={"features": features})
         settings: dict[str, Any] = {"cpus": 4.0, "memory": 8 << 30, "poll": 0.2, "repeat": 0.2, **config}
         node = NodeConfig(name="n1", directory=self.directory / "node", **settings)
-        self.agent = NodeAgent(node, {"memory": self.launcher}, self.store)
+        self.agent = NodeAgent(node, {"memory": self.launcher}, self.store, gpu_driver=self.gpu_driver)
         self.agent.on_report = self.reports.extend
         await self.agent.open()
         return self.agent

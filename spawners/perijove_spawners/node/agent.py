@@ -15,24 +15,26 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from perijove.model import Attempt, Gpu, Node, OperatorError, Outcome, ReasonCode, Stats
-from perijove.model.records import Slot
+from perijove.model import Attempt, Node, OperatorError, Outcome, ReasonCode, Stats
 from perijove_spawners.launcher import Launcher, LaunchError, Phase, Status
 from perijove_spawners.node.attempts import Attempts, Folder, Record, Stop, Taken, boot_id
+from perijove_spawners.node.config import NodeConfig
 from perijove_spawners.node.disk import disk_use
-from perijove_spawners.node.engine import BATCH, POLL, Engine, persist
+from perijove_spawners.node.engine import BATCH, Engine, persist
 from perijove_spawners.node.fencing import FenceKeeper
+from perijove_spawners.node.gpuuse import GpuDriver, GpuMeter, NvmlDriver
 from perijove_spawners.node.keptlogs import keep_logs
 from perijove_spawners.node.life import Host, Life, signal_number
-from perijove_spawners.node.outbox import REPEAT, Outbox
+from perijove_spawners.node.outbox import Outbox
 from perijove_spawners.node.outcomes import recovery
 from perijove_spawners.node.reading import LogReader
 from perijove_spawners.protocol import LogChunk, LogStream, Order, Report, ReportKind
 from perijove_spawners.store import Store
+
+__all__ = ["NodeAgent", "NodeConfig"]
 
 log = logging.getLogger(__name__)
 
@@ -42,22 +44,6 @@ _LOOK_FOR_IMAGES = 30.0
 _ORPHAN_GRACE = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class NodeConfig:
-    """What a node is and has."""
-
-    name: str
-    directory: Path
-    cpus: float
-    memory: int
-    gpus: tuple[Gpu, ...] = ()
-    resources: Mapping[str, int] = field(default_factory=dict)
-    slots: Mapping[str, Sequence[Slot]] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    poll: float = POLL
-    repeat: float = REPEAT
-
-
 def _ignore(_: list[Report]) -> None:
     pass
 
@@ -65,7 +51,14 @@ def _ignore(_: list[Report]) -> None:
 class NodeAgent:
     """The agent of one node; holds the lock of its directory from :meth:`open` to :meth:`close`."""
 
-    def __init__(self, config: NodeConfig, launchers: Mapping[str, Launcher], store: Store) -> None:
+    def __init__(
+        self,
+        config: NodeConfig,
+        launchers: Mapping[str, Launcher],
+        store: Store,
+        *,
+        gpu_driver: GpuDriver | None = None,
+    ) -> None:
         self.config, self.name = config, config.name
         self.incarnation = secrets.token_hex(8)
         self.address = ""
@@ -74,7 +67,8 @@ class NodeAgent:
         self._attempts = Attempts(config.directory / "attempts")
         self._engines = {name: Engine(name, launcher, config.poll) for name, launcher in launchers.items()}
         self._outbox = Outbox(lambda reports: self.on_report(reports), repeat=config.repeat)
-        self._host = Host(config.name, store, self._outbox.add, self._spawn)
+        self._gpus = GpuMeter(gpu_driver or NvmlDriver(), config.gpu_rhythm)
+        self._host = Host(config.name, store, self._gpus, self._outbox.add, self._spawn)
         self._lives: dict[Attempt, Life] = {}
         """Attempts that have not ended, and what ended under this agent until it was cleaned up."""
         self._ended: dict[Attempt, Outcome] = {}
@@ -96,6 +90,7 @@ class NodeAgent:
         for record in self._attempts.active():
             self._take_up(record)
         self._spawn(self._outbox.run())
+        self._spawn(self._gpus.run(lambda attempt, used: self._attempts.folder(attempt).note_gpu(used)))
         self._spawn(self._watch_progress())
         self._spawn(self._watch_images())
         for engine in self._engines.values():
@@ -241,7 +236,7 @@ class NodeAgent:
         life = self._lives.get(attempt)
         if life is None or life.started is None or life.ended.is_set():
             return Stats()
-        return await life.engine.launcher.stats(attempt)
+        return self._gpus.add_to(await life.engine.launcher.stats(attempt), attempt)
 
     async def exec(self, attempt: Attempt, command: Sequence[str]) -> tuple[int, bytes]:
         return await self._life(attempt).engine.launcher.exec(attempt, command)

@@ -7,6 +7,7 @@ after it was killed. Of the same word the last line counts:
 - ``started``: the launcher said that it runs;
 - ``stop``: it is to be stopped;
 - ``times``: its limit was changed, it was suspended or warned;
+- ``gpu``: so many device-seconds its GPUs were at work;
 - ``outcome``: it has ended.
 
 When the service has recorded the end the file is renamed to ``closed``; only then is the engine's own trace
@@ -86,6 +87,7 @@ class Record:
     started: Started | None = None
     stop: Stop | None = None
     times: Times | None = None
+    gpu_seconds: float = 0.0
     outcome: Outcome | None = None
     forgotten: bool = False
 
@@ -98,6 +100,7 @@ _TAKEN = TypeAdapter(Taken)
 _STARTED = TypeAdapter(Started)
 _STOP = TypeAdapter(Stop)
 _TIMES = TypeAdapter(Times)
+_GPU = TypeAdapter(float)
 _OUTCOME = TypeAdapter(Outcome)
 
 
@@ -137,6 +140,9 @@ class Folder:
 
     def note_times(self, times: Times) -> None:
         self._note("times", _TIMES.dump_json(times))
+
+    def note_gpu(self, seconds: float) -> None:
+        self._note("gpu", _GPU.dump_json(seconds))
 
     def note_outcome(self, outcome: Outcome) -> None:
         self._note("outcome", _OUTCOME.dump_json(outcome))
@@ -260,6 +266,7 @@ def _parse(attempt: Attempt, text: bytes, *, forgotten: bool) -> Record:
         started=last(b"started", _STARTED),
         stop=last(b"stop", _STOP),
         times=last(b"times", _TIMES),
+        gpu_seconds=last(b"gpu", _GPU) or 0.0,
         outcome=last(b"outcome", _OUTCOME),
         forgotten=forgotten,
     )

@@ -19,6 +19,7 @@ from perijove_spawners.launcher import LaunchError, Phase, Status
 from perijove_spawners.node.attempts import Folder, Record, Started, Stop, Times
 from perijove_spawners.node.deadlines import Deadlines
 from perijove_spawners.node.engine import Engine, persist
+from perijove_spawners.node.gpuuse import GpuMeter
 from perijove_spawners.node.jobfiles import READ_LIMIT, read_display, take_outputs
 from perijove_spawners.node.launching import Launching, StoppedError
 from perijove_spawners.node.outcomes import Ending, outcome_of, with_outputs
@@ -35,6 +36,7 @@ class Host:
 
     name: str
     store: Store
+    gpus: GpuMeter
     report: Callable[[Report], None]
     spawn: Callable[[Coroutine[Any, Any, None]], None]
     """Run something on the side for as long as the agent lives."""
@@ -53,6 +55,7 @@ class Life:
         self.started: Started | None = None
         self._kind, self._kind_at = ReportKind.LAUNCHING, time.time()
         self._stop = record.stop if record else None
+        self._gpu_before = record.gpu_seconds if record else 0.0
         self._stop_wanted = asyncio.Event()
         self._timed_out = False
         self._deadlines = Deadlines(
@@ -91,6 +94,8 @@ class Life:
         finally:
             self.engine.dismiss(self.attempt)
             self._deadlines.cancel()
+        if gpu_seconds := self.host.gpus.end(self.attempt):
+            outcome = replace(outcome, gpu_seconds=gpu_seconds)
         await self._end(outcome)
 
     async def _launch(self) -> None:
@@ -116,6 +121,7 @@ class Life:
         self._report(ReportKind.STARTED, endpoint=started.endpoint, at=started.at)
         self.engine.began(self.attempt)
         self._deadlines.begin(started.at)
+        self.host.gpus.begin(self.attempt, self.order.gpus, self._gpu_before)
         if self._deadlines.times.changed and self._engine_limits:
             # It may have begun, or an agent have ended, before the launcher knew.
             self.host.spawn(self._tell_limit())
