@@ -45,8 +45,6 @@ _FIELDS = {
 """Option -> the field it sets."""
 OPTIONS = frozenset(_FIELDS)
 """The names :func:`spec_fields` takes."""
-OPTION_OF = {field: f"--{option.replace('_', '-')}" for option, field in _FIELDS.items()}
-"""Field of a spec -> the option that sets it, as it is typed."""
 _PAIRS = frozenset({"constraint", "env", "label"})
 _LISTS = frozenset({"depends", "retry_on"})
 

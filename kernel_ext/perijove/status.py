@@ -35,7 +35,7 @@ def status_text(job: Record) -> str:
 
 
 def detail(job: Record, *, progress: bool = True) -> str:
-    """What there is to say beyond the state: time, node, progress and members unless a bar tells it, reason."""
+    """What there is to say beyond the state: time, node, progress unless a bar tells it, reason."""
     parts = []
     if job.elapsed is not None:
         parts.append(f"{'after' if job.ended else 'for'} {format_duration(job.elapsed)}")

@@ -5,12 +5,12 @@ The service's answer (``GET /jobs/12/why``) holds facts; here are the sentences.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perijove.model.quantities import format_duration, format_size, parse_size
-from perijove.options import OPTION_OF
 from perijove.reading import label_of, reason_text
 
 Document = Mapping[str, Any]
@@ -41,14 +41,9 @@ def why_lines(why: Document, now: float | None = None) -> list[str]:
 
 
 def blocker_lines(blockers: Sequence[Document], shown: int = SHOWN) -> list[str]:
-    """Each blocker by kind and name with what is said of it; of many the first ones and how many more."""
-    lines = []
-    for blocker in blockers[:shown]:
-        name = f"{blocker['kind']} {blocker['name']}".strip()
-        lines.append(f"{name}: {blocker['message']}" if blocker.get("message") else name)
-    if len(blockers) > shown:
-        lines.append(f"and {len(blockers) - shown} more")
-    return lines
+    """What is said of each blocker; of many of the first ones, and how many more."""
+    lines = [str(one.get("message") or f"{one['kind']} {one['name']}") for one in blockers[:shown]]
+    return lines + ([f"and {len(blockers) - shown} more"] if len(blockers) > shown else [])
 
 
 def forecast_text(forecast: Document | None, now: float | None = None) -> str:
@@ -65,8 +60,12 @@ def forecast_text(forecast: Document | None, now: float | None = None) -> str:
     elif earliest is not None:
         parts.append(f"not before {clock(earliest, now)}")
     if likely is not None:
-        parts.append(f"probably in {format_duration(likely - now)}" if likely > now + 1 else "probably now")
+        parts.append(f"probably in {_about(likely - now)}" if likely > now + 1 else "probably now")
     return f"starts {', '.join(parts)}" if parts else ""
+
+
+def _about(seconds: float) -> str:
+    return re.sub("(?<=[dhm])00[hms]$", "", format_duration(seconds))
 
 
 def clock(at: float, now: float) -> str:
@@ -77,27 +76,8 @@ def clock(at: float, now: float) -> str:
 
 
 def hint_text(hint: Document) -> str:
-    """For example ``it would start now with --memory 12G``."""
-    changes = hint.get("changes") or {}
-    if not changes or not set(changes) <= OPTION_OF.keys():
-        return str(hint.get("message") or "")
-    return f"it would start now with {' '.join(option_text(*change) for change in changes.items())}"
-
-
-def option_text(field: str, value: Any) -> str:
-    """The option that gives `field` this value."""
-    option = OPTION_OF[field]
-    if isinstance(value, bool):
-        return option if value else f"--no-{option.removeprefix('--')}"
-    if value is None:
-        return f"no {option}"
-    if field == "memory":
-        return f"{option} {exact_size(value)}"
-    if field == "time_limit":
-        return f"{option} {exact_duration(float(value))}"
-    if field == "gpus" and isinstance(value, Mapping):
-        return f"{option} {gpus_text(value)}"
-    return f"{option} {value:g}" if isinstance(value, float) else f"{option} {value}"
+    """For example ``with --memory 12G instead of 16G it would start now``."""
+    return str(hint.get("message") or "")
 
 
 def gpus_text(gpus: Document) -> str:
@@ -110,7 +90,7 @@ def gpus_text(gpus: Document) -> str:
 def exact_size(size: int) -> str:
     """A size that means the same when it is given again."""
     short = format_size(size)
-    return short if parse_size(short) == size else str(size)
+    return short if short[-1].isalpha() and parse_size(short) == size else str(size)
 
 
 def exact_duration(seconds: float) -> str:
@@ -118,4 +98,4 @@ def exact_duration(seconds: float) -> str:
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= length and seconds % length == 0:
             return f"{seconds / length:g}{unit}"
-    return f"{seconds:g}s"
+    return f"{str(seconds).removesuffix('.0')}s"

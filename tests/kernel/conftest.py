@@ -16,7 +16,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.kernel.fake_service import TOKEN, FakeService, serving
+from tests.kernel.fake_service import FakeService, serving
+from tests.kernel.fake_site import TOKEN
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from tests.kernel.fake_site import TOKEN, FakeSite
 
 from perijove.model import (
     ConflictError,
@@ -36,9 +38,13 @@ from perijove.model import (
     PerijoveError,
     TooLargeError,
     UnauthorizedError,
+    UnavailableError,
+    parse_duration,
 )
 
-TOKEN = "token-of-the-fake"
+ENDED = {"succeeded", "failed", "killed", "rejected", "lost"}
+ON_NODE = {"starting", "running", "suspended"}
+UPDATABLE = {"time_limit", "priority", "cpu", "memory", "name", "partition"}
 LARGEST = 20 << 20
 
 
@@ -50,11 +56,15 @@ class Held:
     directory: Path
     process: asyncio.subprocess.Process | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
+    idle: str = "pending"
+    """Of an array: the state of its members that are no jobs yet."""
 
 
-class FakeService:
+class FakeService(FakeSite):
     def __init__(self, root: Path, cores: float = 4.0) -> None:
+        super().__init__()
         self.root, self.cores = root, cores
+        self.last_id = 0
         self.jobs: dict[int, Held] = {}
         self.files: dict[str, bytes] = {}
         self.submissions: dict[str, int] = {}
@@ -80,12 +90,24 @@ class FakeService:
             "detail": {},
         }
         job.events.append({"event": entry, "job": json.loads(json.dumps(job.record))})
+        if (array := job.record["array_id"]) is not None:
+            await self.count(self.jobs[array])
         async with self.changed:
             self.changed.notify_all()
 
     async def submit(self, raw: Any) -> Held:
         spec = self.validated(raw)
-        number = len(self.jobs) + 1
+        self.last_id += 1
+        job = self.jobs[self.last_id] = self.held(self.last_id, spec)
+        if spec.array is not None:
+            self.last_id += len(spec.array.tasks)
+            job.idle = job.record["state"]
+            job.record["tasks"] = {job.idle: len(spec.array.tasks)}
+        await self.change(job, "submitted")
+        await self.place()
+        return job
+
+    def held(self, number: int, spec: JobSpec) -> Held:
         directory = self.root / "attempts" / f"{number}.1" / "job"
         directory.mkdir(parents=True)
         record = {
@@ -106,12 +128,47 @@ class FakeService:
             "started": None,
             "ended": None,
             "outputs": {},
+            "tasks": {},
+            "array_id": None,
+            "array_task": None,
             "spec": spec.model_dump(mode="json"),
         }
-        job = self.jobs[number] = Held(record, directory)
-        await self.change(job, "submitted")
-        await self.place()
-        return job
+        return Held(record, directory)
+
+    # arrays: members are jobs from their start on
+
+    def members(self, group: Held) -> list[Held]:
+        wanted = group.record["id"]
+        return [job for job in self.jobs.values() if job.record["array_id"] == wanted]
+
+    def member(self, group: Held, task: int) -> Held:
+        """The member, made a job of its own if it is none yet."""
+        spec = JobSpec.model_validate(group.record["spec"])
+        assert spec.array is not None
+        number = group.record["id"] + 1 + spec.array.tasks.index(task)
+        if number not in self.jobs:
+            job = self.jobs[number] = self.held(number, spec)
+            job.record.update(array_id=group.record["id"], array_task=task, state=group.idle)
+            job.record["ended"] = group.record["ended"]
+        return self.jobs[number]
+
+    def waiting_tasks(self, group: Held) -> list[int]:
+        array = JobSpec.model_validate(group.record["spec"]).array
+        assert array is not None
+        known = {job.record["array_task"] for job in self.members(group)}
+        return [task for task in array.tasks if task not in known]
+
+    async def count(self, group: Held) -> None:
+        """The array's counts and state, after one of its members has changed."""
+        rest = len(self.waiting_tasks(group))
+        counts = Counter(job.record["state"] for job in self.members(group)) + Counter({group.idle: rest})
+        order = ("running", "starting", "suspended", "pending", "held", "failed", "killed", "succeeded")
+        state = next(state for state in order if counts.get(state))
+        state = "running" if state == "starting" else state
+        changes: dict[str, Any] = {"tasks": dict(counts), "state": state}
+        if state in ENDED:
+            changes["ended"] = time.time()
+        await self.change(group, "members", **changes)
 
     def validated(self, raw: Any) -> JobSpec:
         try:
@@ -133,12 +190,24 @@ class FakeService:
         busy = sum(
             j.record["spec"]["cpu"]
             for j in self.jobs.values()
-            if j.record["state"] in {"running", "suspended"}
+            if j.record["state"] in ON_NODE and not is_group(j)
         )
-        waiting = [j for j in self.jobs.values() if j.record["state"] == "pending"]
+        for group in [j for j in self.jobs.values() if is_group(j)]:
+            if group.idle == "pending" and not self.maintained["on"]:
+                limit = group.record["spec"]["array"]["limit"] or 1 << 60
+                on = sum(job.record["state"] in {"pending", *ON_NODE} for job in self.members(group))
+                need = group.record["spec"]["cpu"]
+                room = max(0, min(limit - on, int((self.cores - busy) / need)))
+                for number in self.waiting_tasks(group)[:room]:
+                    self.member(group, number)
+        waiting = [j for j in self.jobs.values() if j.record["state"] == "pending" and not is_group(j)]
         for position, job in enumerate(waiting, 1):
             need = job.record["spec"]["cpu"]
-            if busy + need <= self.cores:
+            reason: dict[str, Any]
+            if self.maintained["on"]:
+                reason = {"code": "Maintenance", "message": f"maintenance: {self.maintained['reason']}"}
+                await self.change(job, "waits", reason=reason)
+            elif busy + need <= self.cores:
                 busy += need
                 task = asyncio.create_task(self.run(job))
                 self.tasks.add(task)
@@ -146,6 +215,11 @@ class FakeService:
                 job.record["state"] = "starting"
             else:
                 reason = {"code": "Resources", "message": "all nodes are full", "position": position}
+                reason["blockers"] = [
+                    {"kind": "job", "name": label(j), "message": f"job {label(j)} of me runs on here"}
+                    for j in self.jobs.values()
+                    if j.record["state"] == "running" and not is_group(j)
+                ]
                 await self.change(job, "waits", reason=reason)
 
     async def run(self, job: Held) -> None:
@@ -163,10 +237,12 @@ class FakeService:
             command += spec["args"]
         env = {**os.environ, **spec["env"], "PERIJOVE_JOB_DIR": str(job.directory)}
         env["PERIJOVE_JOB_ID"] = str(job.record["id"])
+        env["PERIJOVE_TASK_ID"] = str(job.record["array_task"])
         for name in ("PERIJOVE_URL", "PERIJOVE_TOKEN"):
             env.pop(name, None)
         folder = job.directory.parent
-        await self.change(job, "placed", state="starting", attempt=1, node="here", reason=None)
+        attempt = job.record["attempt"] + 1
+        await self.change(job, "placed", state="starting", attempt=attempt, node="here", reason=None)
         try:
             with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
                 job.process = await asyncio.create_subprocess_exec(
@@ -199,6 +275,10 @@ class FakeService:
             if code == 0
             else ("failed", {"code": "NonZeroExitCode", "message": f"exit code {code}"})
         )
+        if job.record.pop("requeue_requested", False):
+            job.process = None
+            await self.change(job, "requeued", state="pending", started=None, node=None)
+            return
         if job.record.get("kill_requested"):
             state, reason = "killed", {"code": "KilledByUser", "message": "killed by me"}
         elif code == 0 and len(outputs) < len(job.record["spec"]["outputs"]):
@@ -208,18 +288,25 @@ class FakeService:
         )
 
     async def act(self, job: Held, verb: str) -> None:
+        if is_group(job):
+            await self.act_on_group(job, verb)
+            return
         state, group = job.record["state"], job.process and job.process.pid
+        if verb == "archive":
+            if not job.record["ended"]:
+                raise ConflictError(f"job {label(job)} is {state}; only an ended one can be archived")
+            await self.change(job, "archived", archived=True)
+            return
         if job.record["ended"]:
-            raise ConflictError(f"job {job.record['id']} has ended already: {state}")
-        if verb == "kill":
-            job.record["kill_requested"] = True
-            if group:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(group, signal.SIGTERM)
-                    os.killpg(group, signal.SIGCONT)
-            else:
-                reason = {"code": "KilledByUser", "message": "killed by me"}
-                await self.change(job, "ended", state="killed", reason=reason, ended=time.time())
+            raise ConflictError(f"job {label(job)} has ended already: {state}")
+        if verb in {"kill", "reschedule"} and group:
+            job.record["kill_requested" if verb == "kill" else "requeue_requested"] = True
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGTERM)
+                os.killpg(group, signal.SIGCONT)
+        elif verb == "kill":
+            reason = {"code": "KilledByUser", "message": "killed by me"}
+            await self.change(job, "ended", state="killed", reason=reason, ended=time.time())
         elif (verb, state) in {("hold", "pending"), ("release", "held")}:
             await self.change(job, verb, state="held" if verb == "hold" else "pending")
             await self.place()
@@ -229,11 +316,25 @@ class FakeService:
         else:
             raise ConflictError(f"a job that is {state} cannot be asked to {verb}")
 
+    async def act_on_group(self, group: Held, verb: str) -> None:
+        if group.record["ended"] and verb != "archive":
+            raise ConflictError(f"job {label(group)} has ended already: {group.record['state']}")
+        if verb in {"kill", "hold", "release"}:
+            group.idle = {"kill": "killed", "hold": "held", "release": "pending"}[verb]
+        for member in self.members(group):
+            with contextlib.suppress(ConflictError):
+                await self.act(member, verb)
+        await self.count(group)
+        await self.place()
+
     def find(self, request: Request) -> Held:
+        given = str(request.path_params.get("id") or request.query_params.get("job"))
+        number, _, task = given.partition("_")
         try:
-            return self.jobs[int(request.path_params["id"])]
+            job = self.jobs[int(number)]
+            return self.member(job, int(task)) if task else job
         except (KeyError, ValueError):
-            raise NotFoundError(f"there is no job {request.path_params['id']}") from None
+            raise NotFoundError(f"there is no job {given}") from None
 
     def log(self, job: Held, stream: str) -> Path:
         if stream == "display":
@@ -259,10 +360,12 @@ class FakeService:
         states = query.getlist("state")
         before = int(query.get("before") or 1 << 60)
         limit = int(query.get("limit") or 100)
+        array = int(query["array"]) if "array" in query else None
         found = [
             job.record
             for number, job in sorted(self.jobs.items(), reverse=True)
             if number < before
+            and job.record["array_id"] == array
             and (not states or job.record["state"] in states)
             and query.get("name", job.record["name"]) == job.record["name"]
         ]
@@ -273,9 +376,83 @@ class FakeService:
         return JSONResponse(self.find(request).record)
 
     async def post_verb(self, request: Request) -> Response:
-        job = self.find(request)
-        await self.act(job, request.path_params["verb"])
+        job, verb = self.find(request), request.path_params["verb"]
+        await self.act(job, verb)
+        if verb == "kill" and request.query_params.get("dependants") == "true":
+            for other in list(self.jobs.values()):
+                waits_for = {d["job"] for d in other.record["spec"]["depends_on"]}
+                if job.record["id"] in waits_for and not other.record["ended"]:
+                    await self.act(other, "kill")
         return JSONResponse(job.record)
+
+    async def post_rerun(self, request: Request) -> Response:
+        job = self.find(request)
+        if not job.record["ended"]:
+            raise ConflictError(f"job {label(job)} has not ended")
+        again = await self.submit({**job.record["spec"], "hold": False})
+        again.record["rerun_of"] = job.record["id"]
+        return JSONResponse(again.record, 201)
+
+    async def patch_job(self, request: Request) -> Response:
+        job, given = self.find(request), await request.json()
+        wanted = {{"time": "time_limit", "cpus": "cpu"}.get(key, key): value for key, value in given.items()}
+        if job.record["ended"]:
+            raise ConflictError(f"job {label(job)} has ended already")
+        if unknown := wanted.keys() - UPDATABLE:
+            text = f"cannot be changed later; can be: {', '.join(sorted(UPDATABLE))}"
+            raise InvalidSpecError(errors=[FieldError(min(unknown), "", text)])
+        job.record["spec"] = self.validated({**job.record["spec"], **wanted}).model_dump(mode="json")
+        await self.change(job, "changed", name=job.record["spec"]["name"] or job.record["name"])
+        return JSONResponse(job.record)
+
+    async def delete_job(self, request: Request) -> Response:
+        job = self.find(request)
+        if not job.record["ended"]:
+            raise ConflictError(
+                f"job {label(job)} is {job.record['state']}; only an ended one can be removed"
+            )
+        del self.jobs[job.record["id"]]
+        return Response(status_code=204)
+
+    async def get_why(self, request: Request) -> Response:
+        job = self.find(request)
+        waits = job.record["state"] in {"pending", "held"}
+        reason = job.record["reason"]
+        full = waits and reason and reason["code"] == "Resources"
+        soon = {"earliest": time.time() + 60, "likely": time.time() + 120, "latest": time.time() + 600}
+        need = job.record["spec"]["cpu"]
+        hint = {"changes": {"cpu": need / 4}, "message": f"with --cpus {need / 4:g} it would start now"}
+        answer = {"job": job.record, "reason": reason, "forecast": soon if full else None}
+        return JSONResponse({**answer, "hints": [hint] if full else []})
+
+    async def get_usage_of(self, request: Request) -> Response:
+        spec = self.find(request).record["spec"]
+        return JSONResponse(
+            {
+                "cpu": {"asked": 100.0, "used": 62.0, "efficiency": 0.62},
+                "memory": {"asked": spec["memory"], "used": 64 << 20, "efficiency": 0.0625},
+                "gpu": {"asked": 0.0, "used": 0.0, "efficiency": None},
+                "time": {"asked": 0.0, "used": 1.0, "efficiency": None},
+            }
+        )
+
+    async def post_archive(self, request: Request) -> Response:
+        which = await request.json()
+        limit = time.time() - parse_duration(which["older_than"])
+        found = [
+            job
+            for job in self.jobs.values()
+            if job.record["ended"] and job.record["ended"] < limit and not job.record.get("archived")
+        ]
+        found = [job for job in found if not which["state"] or job.record["state"] in which["state"]]
+        for job in found:
+            job.record["archived"] = True
+        return JSONResponse({"jobs": len(found), "more": False})
+
+    async def get_top(self, _: Request) -> Response:
+        stats = {"cpu": 0.5, "memory": 64 << 20, "memory_peak": 64 << 20, "gpu": 0.0}
+        running = [j.record for j in self.jobs.values() if j.record["state"] == "running" and not is_group(j)]
+        return JSONResponse([{"job": record, "stats": stats} for record in running])
 
     async def get_logs(self, request: Request) -> Response:
         job, query = self.find(request), request.query_params
@@ -306,9 +483,9 @@ class FakeService:
                 await asyncio.sleep(0.02)
 
     async def get_events(self, request: Request) -> Response:
-        wanted = request.query_params.get("job")
+        wanted = self.find(request).record["id"] if request.query_params.get("job") else None
         return StreamingResponse(
-            self.changes(int(wanted) if wanted else None, request.headers.get("last-event-id")),
+            self.changes(wanted, request.headers.get("last-event-id")),
             media_type="text/event-stream",
         )
 
@@ -352,10 +529,6 @@ class FakeService:
         self.files[digest] = data
         return JSONResponse({"digest": digest, "size": len(data)}, 201)
 
-    async def get_nodes(self, _: Request) -> Response:
-        node = {"name": "here", "cpus": self.cores, "memory": 8 << 30, "launchers": [], "state": "up"}
-        return JSONResponse([{"node": node, "free": {"cpu": self.cores, "memory": 8 << 30, "gpus": 0}}])
-
     async def get_site(self, _: Request) -> Response:
         return JSONResponse({"launchers": [{"name": "process", "containers": False}], "default_image": None})
 
@@ -368,6 +541,9 @@ class FakeService:
     def app(self) -> Starlette:
         async def guard(request: Request, call_next: Any) -> Response:
             self.requests.append((request.method, request.url.path))
+            if self.leader:
+                told = UnavailableError("another service leads").problem()
+                return JSONResponse(told, 503, headers={"Perijove-Leader": self.leader})
             if (
                 request.url.path != "/api/v1/health"
                 and request.headers.get("authorization") != f"Bearer {TOKEN}"
@@ -381,6 +557,14 @@ class FakeService:
             ("/jobs", self.get_jobs, "GET"),
             ("/jobs/bulk", self.post_bulk, "POST"),
             ("/jobs/{id}", self.get_job, "GET"),
+            ("/jobs/{id}", self.patch_job, "PATCH"),
+            ("/jobs/{id}", self.delete_job, "DELETE"),
+            ("/jobs/{id}/why", self.get_why, "GET"),
+            ("/jobs/{id}/usage", self.get_usage_of, "GET"),
+            ("/jobs/{id}/rerun", self.post_rerun, "POST"),
+            ("/archive", self.post_archive, "POST"),
+            ("/top", self.get_top, "GET"),
+            *self.site_routes(),
             ("/jobs/{id}/logs", self.get_logs, "GET"),
             ("/jobs/{id}/stats", self.get_stats, "GET"),
             ("/jobs/{id}/events", self.get_history, "GET"),
@@ -388,7 +572,6 @@ class FakeService:
             ("/jobs/{id}/{verb}", self.post_verb, "POST"),
             ("/events", self.get_events, "GET"),
             ("/files", self.post_file, "POST"),
-            ("/nodes", self.get_nodes, "GET"),
             ("/site", self.get_site, "GET"),
             ("/me", self.get_me, "GET"),
             ("/health", self.get_health, "GET"),
@@ -399,6 +582,15 @@ class FakeService:
         )
         app.add_middleware(BaseHTTPMiddleware, dispatch=guard)
         return app
+
+
+def is_group(job: Held) -> bool:
+    return job.record["spec"]["array"] is not None and job.record["array_id"] is None
+
+
+def label(job: Held) -> str:
+    array = job.record["array_id"]
+    return str(job.record["id"]) if array is None else f"{array}_{job.record['array_task']}"
 
 
 def _behind(path: Path, offset: int) -> bytes:

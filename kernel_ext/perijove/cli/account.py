@@ -72,5 +72,8 @@ async def _checked(url: str, token: str) -> tuple[Connection, str]:
 
 
 def logout() -> None:
-    """Forget what `perijove login` stored."""
+    """Forget what `perijove login` stored.
+
+    perijove logout
+    """
     note("logged out" if forget_login() else "there was no login to forget")

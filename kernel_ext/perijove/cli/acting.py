@@ -54,6 +54,7 @@ def acting(verb: Verb) -> Callable[[list[str], bool], None]:
         each(ids, as_json, lambda client, job_id: client.act(job_id, verb))
 
     act.__name__ = verb
+    act.__doc__ = f"{VERBS[verb]}\n\nperijove {verb} 12 13_7"
     return act
 
 

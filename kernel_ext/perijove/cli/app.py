@@ -40,8 +40,8 @@ app.command("why")(explaining.why)
 app.command("logs")(jobs.logs)
 app.command("wait")(jobs.wait)
 app.command("kill")(acting.kill)
-for _verb, _help in acting.VERBS.items():
-    app.command(_verb, help=_help)(acting.acting(_verb))
+for _verb in acting.VERBS:
+    app.command(_verb)(acting.acting(_verb))
 app.command("update")(acting.update)
 app.command("rerun")(acting.rerun)
 app.command("archive")(acting.archive)

@@ -15,7 +15,10 @@ from perijove.version import __version__
 
 
 def nodes(as_json: AsJson = False) -> None:
-    """List the nodes, what they have and what of it is free."""
+    """List the nodes, what they have and what of it is free.
+
+    perijove nodes
+    """
     found = talk(lambda client: client.nodes())
     if as_json:
         print_json(found)
@@ -48,7 +51,10 @@ def events(
     since: Annotated[str, typer.Option(help="Begin after the event of this number.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
 ) -> None:
-    """Print what happens to jobs, as it does; Ctrl-C ends it."""
+    """Print what happens to jobs, as it does; Ctrl-C ends it.
+
+    perijove events --job 12
+    """
 
     async def printing(client: AsyncClient) -> None:
         async for event in client.events(job, last_id=since):

@@ -199,23 +199,21 @@ def _parsed(words: tuple[str, ...]) -> dict[str, Any]:
     reader = typer.Typer(add_completion=False)
     reader.command("submit", context_settings={"allow_interspersed_args": False})(submit)
     command = typer.main.get_command(reader)
+    for parameter in command.params:
+        parameter.required = False  # here there is no command to run
     try:
-        params = command.make_context("submit", [*words, "--", END]).params
+        params = command.make_context("submit", list(words)).params
     except Exception as error:
         # What the command line's parser raises, whichever library typer carries it in.
         if not hasattr(error, "format_message"):
             raise
         raise UserError(error.format_message()) from None
-    if (extra := params.pop("command")) != [END]:
+    if extra := params.pop("command"):
         raise UserError(f"an option is expected, not {extra[0]!r}")
     given = {key: value for key, value in params.items() if value not in (None, False) or key in OPTIONS}
     if other := sorted(given.keys() - OPTIONS):
         raise UserError(f"--{other[0].removeprefix('as_')} belongs on the command line")
     return {key: value for key, value in given.items() if value is not None}
-
-
-END = "END"
-"""Stands for the command where options are read that come without one."""
 
 
 def work(command: list[str], apart: bool) -> dict[str, Any]:

@@ -28,12 +28,14 @@ def parse_size(text: str | float) -> int:
 
     Raises ``ValueError`` that says what would be accepted.
     """
+    number: float
     if isinstance(text, str):
         match = _SIZE.fullmatch(text.strip())
         if not match:
             raise ValueError("must be a size such as 512M, 8G or a number of bytes")
         unit = (match[2] or "").lower()
-        number = float(match[1]) * 1024 ** (_UNITS.index(unit) + 1 if unit else 0)
+        given = int(match[1]) if match[1].isdecimal() else float(match[1])  # exact beyond 2**53 too
+        number = given * 1024 ** (_UNITS.index(unit) + 1 if unit else 0)
     elif isinstance(text, int | float) and not isinstance(text, bool):
         number = text
     else:
