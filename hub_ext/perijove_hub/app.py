@@ -28,7 +28,9 @@ from perijove_hub.pages import PAGES
 from perijove_hub.pages.session import Sessions
 from perijove_hub.private_files import kept_secret
 from perijove_hub.settings import Settings
+from perijove_hub.standby import Standby, led
 from perijove_hub.store.database import Database
+from perijove_hub.store.leadership import LOCK, Leadership, holder_at
 from perijove_spawners.fabric.dask_fabric import DaskFabric
 from perijove_spawners.fabric.port import Fabric
 from perijove_spawners.fabric.tls import ensure_tls
@@ -39,17 +41,23 @@ log = logging.getLogger(__name__)
 
 def create_app(settings: Settings, *, fabric: Fabric, identities: Identities) -> FastAPI:
     """The application; `fabric` and `identities` are given so that tests can bring their own."""
-    database = Database.at(settings.database)
+    database = Database(settings.database_at)
     controller = Controller(settings, database, fabric, partial(resolve, settings=settings))
+    holder = holder_at(settings.state)
+    lock = settings.state / LOCK
+    leadership = Leadership(database, holder, settings.own_url, ttl=settings.lease, lock=lock)
+
+    async def begin() -> None:
+        fabric.fence = leadership.fence or 0
+        await controller.open()
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        await asyncio.to_thread(database.migrate)
-        await controller.open()
+        await asyncio.to_thread(database.migrate_patiently)
         try:
-            yield
+            async with led(leadership, begin, controller.close, lambda: controller.died()):
+                yield
         finally:
-            await controller.close()
             database.close()
 
     app = FastAPI(
@@ -62,7 +70,9 @@ def create_app(settings: Settings, *, fabric: Fabric, identities: Identities) ->
         redoc_url=None,
         separate_input_output_schemas=False,
     )
+    app.add_middleware(Standby, leadership=leadership)
     app.state.settings, app.state.controller = settings, controller
+    app.state.leadership = leadership
     app.state.identities, app.state.store = identities, Store(settings.store)
     app.state.sessions = Sessions(
         kept_secret(settings.state / "cookie-key"), settings.prefix, getattr(identities, "auth", None)

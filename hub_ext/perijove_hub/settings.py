@@ -70,6 +70,12 @@ class Settings(BaseSettings):
     """URL path before ``/api/v1``; behind a hub ``/services/perijove``."""
     listen: Annotated[list[str], NoDecode] = ["127.0.0.1:8008"]
     """``host:port`` to listen on; as a variable, separated by commas."""
+    public_url: str = ""
+    """Where others reach this service, told by those that stand by; by default the first of ``listen``."""
+    database_url: str | None = None
+    """``postgresql+psycopg://USER:PASSWORD@HOST/NAME``; by default an SQLite file in the state directory."""
+    lease: float = 10.0
+    """Seconds after which another service takes over from one that is silent."""
     scheduler: str = ""
     """Address of the Dask scheduler, for example ``tls://127.0.0.1:8786``."""
 
@@ -113,15 +119,25 @@ class Settings(BaseSettings):
     def _size(cls, value: Any) -> int:
         return parse_size(value)
 
-    @field_validator("max_time", "grace", "reconcile_every", mode="before")
+    @field_validator("max_time", "grace", "reconcile_every", "lease", mode="before")
     @classmethod
     def _duration(cls, value: Any) -> float | None:
         return None if value is None else parse_duration(value)
 
     @property
     def database(self) -> Path:
-        """The SQLite file."""
+        """The SQLite file, where no other database is set."""
         return self.state / "perijove.db"
+
+    @property
+    def database_at(self) -> str:
+        """SQLAlchemy's URL of the database."""
+        return self.database_url or f"sqlite:///{self.database.absolute()}"
+
+    @property
+    def own_url(self) -> str:
+        """Where others reach this service."""
+        return self.public_url or f"http://{self.listen[0]}{self.prefix}"
 
     @property
     def store(self) -> str:

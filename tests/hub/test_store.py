@@ -1,4 +1,4 @@
-"""The same of both databases: what is written is read back, lists and sums are right, repeats are harmless."""
+"""The same of both databases: what is written is read back, lists and sums are right."""
 
 from __future__ import annotations
 
@@ -216,7 +216,24 @@ def test_the_members_of_a_group_that_have_rows(database: Database) -> None:
     members = [job(2, array_id=1, array_task=0), job(5, array_id=1, array_task=9, state=State.FAILED)]
     write(database, job(1, spec={"array": "0:9:3"}), *members)
     assert database.group_tasks(1) == {0: State.PENDING, 9: State.FAILED}
+    assert database.members(1) == members
     assert database.array_counts(1) == {State.PENDING: 1, State.FAILED: 1}
+
+
+def test_jobs_that_are_old_enough(database: Database) -> None:
+    ended = {"state": State.SUCCEEDED}
+    some = [
+        job(1, **ended, ended=NOW + 2),
+        job(2, **ended, ended=NOW + 1),
+        job(3, **ended, ended=NOW + 1, archived=True),
+        job(4, **ended, ended=NOW + 1, array_id=1, array_task=0),
+        job(5),
+        job(6, **ended, ended=NOW + 5),
+    ]
+    write(database, *some)
+    assert [one.id for one in database.expired(NOW + 5, False, 10)] == [2, 1]
+    assert [one.id for one in database.expired(NOW + 5, False, 1)] == [2]
+    assert [one.id for one in database.expired(NOW + 5, True, 10)] == [3]
 
 
 # Lists, against a plain loop

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -17,7 +18,7 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, or_, select
 from sqlalchemy.exc import IntegrityError
 
-from perijove.model import Job, JobEvent, State
+from perijove.model import Job, JobEvent, OperatorError, State
 from perijove_hub.accounting import Allocation, Axis, Spent, day_of
 from perijove_hub.store import documents
 from perijove_hub.store.batch import Batch, Page
@@ -80,6 +81,22 @@ class Database:
         """Bring the tables to this version's form, from any earlier one."""
         with writing(self.engine) as connection:
             upgrade(connection)
+
+    def migrate_patiently(self, seconds: float = 60.0) -> None:
+        """The same, of a database that may just be starting. :class:`OperatorError` when it does not."""
+        deadline, pause = time.monotonic() + seconds, 0.1
+        while True:
+            try:
+                self.migrate()
+            except TRANSIENT as error:
+                if time.monotonic() > deadline:
+                    cause = str(getattr(error, "orig", error)).strip()
+                    raise OperatorError(f"database_url: the database cannot be used: {cause}") from error
+                log.warning("the database does not answer: %s", error)
+                time.sleep(pause)
+                pause = min(2.0, pause * 2)
+            else:
+                return
 
     def close(self) -> None:
         """Close all connections."""
@@ -162,6 +179,17 @@ class Database:
         query = select(_job.c.state, func.count()).where(_job.c.array_id == array).group_by(_job.c.state)
         with self._read() as connection:
             return {State(state): count for state, count in connection.execute(query)}
+
+    def members(self, group: int) -> list[Job]:
+        """Those members of a group that have rows of their own, by task."""
+        return self._jobs(select(_job).where(_job.c.array_id == group).order_by(_job.c.array_task))
+
+    def expired(self, before: float, archived: bool, limit: int) -> list[Job]:
+        """Jobs and groups that ended before a time and are archived, or are not; the oldest first."""
+        top = _job.c.array_id.is_(None)
+        query = select(_job).where(top, _job.c.final.is_not(None), _job.c.archived.is_(archived))
+        oldest = query.where(_job.c.ended < before).order_by(_job.c.ended, _job.c.id)
+        return self._jobs(oldest.limit(limit))
 
     def group_tasks(self, group: int) -> dict[int, State]:
         """The members of a group that have rows of their own: task number (or rank) -> state."""

@@ -24,10 +24,11 @@ COLUMNS = (
     "array_id",
     "array_task",
     "partition",
+    "archived",
 )
 """Columns of a job's row that are fields of :class:`perijove.model.Job`."""
 INSERTED = (*COLUMNS[:4], "final", *COLUMNS[4:], "project", "spec", "detail")
-UPDATED = ("state", "final", "attempt", "exit_code", "node", "started", "ended", "detail")
+UPDATED = ("state", "final", "attempt", "exit_code", "node", "started", "ended", "archived", "detail")
 RESPECIFIED = ("name", "launcher", "project", "partition", "spec", *UPDATED)
 _IN_DETAIL = (
     "memory_peak",
@@ -39,7 +40,6 @@ _IN_DETAIL = (
     "failures",
     "suspended_seconds",
     "failed_nodes",
-    "archived",
     "kill_requested",
     "requeue_requested",
 )
@@ -65,6 +65,7 @@ def row_of(job: Job) -> tuple[Any, ...]:
         job.array_id,
         job.array_task,
         job.partition,
+        job.archived,
         job.spec.project,
         job.spec.model_dump_json(exclude_unset=True),
         _json(detail_of(job)),
@@ -82,6 +83,7 @@ def update_of(job: Job) -> tuple[Any, ...]:
         job.node,
         job.started,
         job.ended,
+        job.archived,
         _json(detail_of(job)),
         job.id,
     )

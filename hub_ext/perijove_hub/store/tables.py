@@ -37,6 +37,7 @@ class JobRow(SQLModel, table=True):
     array_task: int | None = Field(sa_column=Column(BigInteger))
     project: str | None = None
     partition: str | None = None
+    archived: bool = False
     spec: str = Field(sa_column=Column(Text, nullable=False))
     """The JobSpec as JSON, only the fields that were given."""
     detail: Any = Field(sa_column=Column(JSON, nullable=False))
@@ -183,6 +184,8 @@ _partial("ix_job_final", job.c.final, job.c.id, where=_top)
 _partial("ix_job_owner_final", job.c.owner, job.c.final, job.c.id, where=_top)
 _partial("ix_job_array", job.c.array_id, job.c.array_task, where=job.c.array_id.is_not(None))
 _partial("ix_job_live", job.c.id, where=job.c.final.is_(None))
+
+_partial("ix_job_kept", job.c.archived, job.c.ended, job.c.id, where=and_(_top, job.c.final.is_not(None)))
 
 Index("ix_allocation_began", allocation.c.began)
 _partial("ix_allocation_open", allocation.c.began, where=allocation.c.ended.is_(None))

@@ -39,6 +39,9 @@ def _widen() -> None:
         job.add_column(sa.Column("final", sa.String()))
         job.add_column(sa.Column("project", sa.String()))
         job.add_column(sa.Column("partition", sa.String()))
+        job.add_column(sa.Column("archived", sa.Boolean(), nullable=False, server_default=sa.false()))
+    with op.batch_alter_table("job") as job:
+        job.alter_column("archived", server_default=None)
     with op.batch_alter_table("event") as event:
         event.alter_column("job", type_=sa.BigInteger(), existing_nullable=False)
     with op.batch_alter_table("submission") as submission:
@@ -103,6 +106,8 @@ def _make_indexes() -> None:
     _partial("ix_job_owner_final", "job", ["owner", "final", "id"], top)
     _partial("ix_job_array", "job", ["array_id", "array_task"], sa.text("array_id IS NOT NULL"))
     _partial("ix_job_live", "job", ["id"], sa.text("final IS NULL"))
+    ended = sa.text("array_id IS NULL AND final IS NOT NULL")
+    _partial("ix_job_kept", "job", ["archived", "ended", "id"], ended)
     op.create_index("ix_label_value", "label", ["key", "value", "job"])
     op.create_index("ix_label_owner", "label", ["owner", "key", "value", "job"])
     op.create_index("ix_allocation_began", "allocation", ["began"])
