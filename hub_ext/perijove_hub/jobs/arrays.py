@@ -89,7 +89,7 @@ def state_of(counts: Mapping[State, int]) -> State:
     if some(State.SUSPENDED):
         return State.SUSPENDED
     if some(State.PENDING):
-        return State.RUNNING if any(n for state, n in counts.items() if state.ended) else State.PENDING
+        return State.RUNNING if some(State.SUCCEEDED, State.FAILED, State.LOST) else State.PENDING
     for state in (State.HELD, State.FAILED, State.LOST, State.KILLED, State.REJECTED):
         if some(state):
             return state

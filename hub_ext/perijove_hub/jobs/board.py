@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from perijove.model import Job, JobEvent, Reason, ReasonCode, State
+from perijove.model import Job, Reason, ReasonCode, State
 from perijove_hub.accounting import Allocation
 from perijove_hub.jobs import arrays, depending, gangs, loading, passes, whole
+from perijove_hub.jobs.books import Books
 from perijove_hub.jobs.decision import Decision
 from perijove_hub.jobs.ending import OFF_NODE
 from perijove_hub.jobs.events import Adopted, Ended, Event, Kill, Resume, Suspended
@@ -34,18 +34,8 @@ from perijove_hub.policy.standing import Standing
 if TYPE_CHECKING:
     from perijove_hub.policy.schedulers import Scheduler
 
-RECENT = 10_000
-"""Ended jobs kept in memory for questions about them."""
-UNWRITTEN = frozenset({"progress", "launching", "tasks"})
-"""Events that are told and not kept."""
 
-
-def no_groups(_user: str) -> frozenset[str]:
-    """No user is in any system group."""
-    return frozenset()
-
-
-class Board:
+class Board(Books):
     """See the module. `last_job` and `last_seq` are the highest numbers ever given."""
 
     def __init__(
@@ -56,8 +46,9 @@ class Board:
         *,
         last_job: int = 0,
         last_seq: int = 0,
-        groups_of: Callable[[str], frozenset[str]] = no_groups,
+        groups_of: Callable[[str], frozenset[str]] = lambda _user: frozenset(),
     ) -> None:
+        super().__init__(last_job, last_seq)
         self.ledger = ledger
         self.standing = standing or Standing(Policy())
         self.policy = self.standing.policy
@@ -66,14 +57,12 @@ class Board:
         self.maintenance: str | None = None
         """Why nothing starts, while nothing does."""
         self.jobs: dict[int, Job] = {}
-        self.recent: OrderedDict[int, Job] = OrderedDict()
         self.groups: dict[int, Members] = {}
-        self.pending = Pending()
         self.placeable = True
         """Whether something changed that may let a job start."""
         self.queue = Queue(self.entry)
         self.waits = Waits()
-        self.holdings = Holdings(ledger, self.standing, self._charge)
+        self.holdings = Holdings(ledger, self.standing, self.charge)
         self.reasons: dict[int, Reason] = {}
         self.resuming: set[int] = set()
         """Suspended jobs that go on by themselves when there is room."""
@@ -83,7 +72,6 @@ class Board:
         self._delays: list[tuple[float, int]] = []
         self._order: list[int] = []
         self._dirty: set[int] = set()
-        self._last_job, self._last_seq = last_job, last_seq
 
     # ---- what is there
 
@@ -155,18 +143,6 @@ class Board:
         that have rows.
         """
         loading.load(self, jobs, now, known, states or {})
-
-    def new_ids(self, sizes: Sequence[int]) -> list[int]:
-        """Ids for new jobs, with those reserved for so many members of each; none is given again."""
-        found = []
-        for size in sizes:
-            found.append(self._last_job + 1)
-            self._last_job += 1 + size
-        return found
-
-    def raise_ids(self, highest: int) -> None:
-        """Give no id up to `highest`: it has been seen on a node."""
-        self._last_job = max(self._last_job, highest)
 
     def add(self, jobs: Sequence[Job], now: float, known: Mapping[int, Job]) -> None:
         """Take new jobs in, with ids of :meth:`new_ids`."""
@@ -257,8 +233,7 @@ class Board:
         """What has gathered since the last time, for the commit."""
         for group in list(self._dirty):
             self._refresh(group)
-        taken, self.pending = self.pending, Pending()
-        return taken
+        return super().take()
 
     # ---- changes, for the modules beside this one
 
@@ -269,6 +244,8 @@ class Board:
             members = self.groups[new.array_id]
             members.known.add(new.id - new.array_id - 1)
             members.live.add(new.id)
+            if not members.rest and not arrays.is_gang(new):
+                self.queue.discard(new.array_id)
             batch.new[new.id] = new
         elif new.id in batch.new:
             batch.new[new.id] = new
@@ -283,7 +260,7 @@ class Board:
             self._settle(old, new, now)
         elif new.state.on_node and new.id not in self.groups:
             self.holdings.change(old, new, now)
-        elif new.spec is not old.spec and new.id in self.queue:
+        elif new.spec is not old.spec:
             self.queue.discard(new.id)
             self.enqueue(new, now)
         if new.state is State.SUSPENDED or new.id in self.resuming:
@@ -318,15 +295,6 @@ class Board:
         """The numbers of its members have changed."""
         self._dirty.add(group)
 
-    def record(self, job: Job, event: str, detail: dict[str, Any], now: float) -> None:
-        """Put it into the history, and tell those who listen."""
-        written = event not in UNWRITTEN
-        self._last_seq += written
-        line = JobEvent(self._last_seq, job.id, job.owner, now, event, job.state, job.attempt, detail)
-        if written:
-            self.pending.batch.events.append(line)
-        self.pending.published.append((line, job))
-
     def retire(self, job: Job) -> None:
         """It has ended: out of the live ones."""
         self.jobs.pop(job.id, None)
@@ -339,9 +307,7 @@ class Board:
         elif job.array_id is not None and (members := self.groups.get(job.array_id)):
             members.live.discard(job.id)
             members.finished.pop(job.id, None)
-        self.recent[job.id] = job
-        while len(self.recent) > RECENT:
-            self.recent.popitem(last=False)
+        self.remember(job)
 
     # ---- inside
 
@@ -420,9 +386,6 @@ class Board:
             self.retire(new)
         else:
             self.enqueue(new, now)
-
-    def _charge(self, allocation: Allocation) -> None:
-        self.pending.batch.allocations.append(allocation)
 
     def note_resumption(self, job: Job) -> None:
         """Whether a suspended job goes on by itself when there is room."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from perijove.model import Dependency, Job, State
+from perijove.model import Dependency, Job, ReasonCode, State
 from perijove_hub.jobs import arrays
 from perijove_hub.jobs.dependencies import Verdict, judge
 from perijove_hub.jobs.events import Eligible, Reject
@@ -27,6 +27,9 @@ def begin_waiting(board: Board, job: Job, known: Mapping[int, Job], now: float) 
     """Note what a new or loaded job waits for; whether it has to, or was rejected as it waits in vain."""
     if not job.spec.depends_on or job.array_id is not None or job.state not in {State.PENDING, State.HELD}:
         return False
+    new = job.id in board.pending.batch.new
+    if job.attempt > 0:
+        return False
     unmet: list[tuple[Dependency, int]] = []
     never: list[Dependency] = []
     for dependency in job.spec.depends_on:
@@ -34,6 +37,8 @@ def begin_waiting(board: Board, job: Job, known: Mapping[int, Job], now: float) 
         target = target_of(dependency, on) if on is not None else None
         if dependency.task is not None and on is not None and target is not None:
             on = board.find(target) or known.get(target) or arrays.member(on, target - on.id - 1)
+        if on is None and not new and (job.reason is None or job.reason.code is not ReasonCode.DEPENDENCY):
+            continue  # it was met, and what it was met by has been removed since
         verdict = judge(dependency, on if target is not None and target < job.id else None)
         if verdict is Verdict.NEVER:
             never.append(dependency)
@@ -45,7 +50,7 @@ def begin_waiting(board: Board, job: Job, known: Mapping[int, Job], now: float) 
     if not unmet:
         return False
     board.waits.add(job.id, unmet)
-    if job.state is State.PENDING and job.id in board.pending.batch.new:
+    if new and job.state is State.PENDING:
         told = job.model_copy(update={"reason": waiting(board.waits.unmet(job.id))})
         board.jobs[job.id] = board.pending.batch.new[job.id] = told
     return True
