@@ -34,8 +34,8 @@ ADA = Identity(Account("ada", 20_000, 20_000, "/home/ada"), home_source="/home/a
 POLICY = """
 projects:
   genomics: {members: [ada], volumes: [genomes], default_time: 2h, max_time: 5h}
-  physics: {members: [bob], leads: [ada]}
-  secret: {members: [bob]}
+  physics: {members: [bob, ada]}
+  secret: {members: [bob], leads: [ada]}
 partitions:
   all: {default: true, max_time: 1d}
   gpu: {nodes: ["g*"], projects: [physics], default_time: 30m}

@@ -27,9 +27,8 @@ class Asker:
 
     @cached_property
     def projects(self) -> list[str]:
-        """In which they may have jobs: as a member, or leading it."""
-        led = self.policy.leads(self.name, self.groups)
-        return sorted({*self.policy.projects_of(self.name, self.groups), *led})
+        """In which they may have jobs: as a member. Leading one is not enough."""
+        return sorted(self.policy.projects_of(self.name, self.groups))
 
     @cached_property
     def default_project(self) -> str | None:

@@ -44,7 +44,7 @@ async def page(request: Request, job_id: str, before: str = "") -> Response:
     async def show(caller: Caller) -> Response:
         controller = controller_of(request)
         job = controller.board.view(await job_of(request, caller, job_id))
-        waits = not job.state.on_node and not job.state.ended
+        waits = State.PENDING in states_of(job) or job.state is State.HELD
         found = await controller.why(job) if waits else None
         members: list[Job] = []
         if arrays.is_group(job):
@@ -58,6 +58,7 @@ async def page(request: Request, job_id: str, before: str = "") -> Response:
             title=f"job {job.label}",
             renewed=None if job.state.ended else 10,
             job=caller.view(job),
+            waits=waits,
             token=form_token(request),
             verbs=[(verb, VERBS[verb]) for verb in verbs_of(job)],
             reason=found.reason if found else None,
@@ -105,16 +106,19 @@ def verbs_of(job: Job) -> list[str]:
     """What can be done to it in its state."""
     if job.state.ended:
         return []
-    if arrays.is_group(job):
-        states = {state for state, count in job.tasks.items() if count} or {job.state}
-    else:
-        states = {job.state}
+    states = states_of(job)
     found = ["kill"]
     found += ["hold"] if State.PENDING in states else []
     found += ["release"] if State.HELD in states else []
     found += ["suspend"] if State.RUNNING in states else []
     found += ["resume"] if State.SUSPENDED in states else []
     return [*found, *(["reschedule"] if states & {State.RUNNING, State.SUSPENDED} else [])]
+
+
+def states_of(job: Job) -> set[State]:
+    """Its state, or those of a group's members."""
+    members = {state for state, count in job.tasks.items() if count}
+    return members if arrays.is_group(job) and members else {job.state}
 
 
 async def blockers_of(controller: Controller, caller: Caller, reason: Reason | None) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ def short(name: str) -> str:
 
 def ceiling(value: float) -> float:
     """The next round number: 1, 2 or 5 times a power of ten."""
-    if value <= 0:
+    if value < 1e-9:
         return 1.0
     power = 10.0 ** floor(log10(value))
     return next(float(step * power) for step in (1, 2, 5, 10) if step * power >= value * 0.999999)
@@ -36,7 +36,7 @@ def columns(points: Sequence[tuple[str, float]], unit: str) -> Markup:
     step = (WIDTH - left) / max(1, len(points))
     width = max(1.0, min(24.0, step - 2))
     parts = []
-    for part in (0.5, 1.0):
+    for part in (0.0, 0.5, 1.0):
         y = height - bottom - part * (height - bottom - 12)
         parts.append(
             Markup('<line x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}" stroke="var(--line)"/>').format(

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from perijove.model import Job, State
-from perijove_hub.api.desk import asker_of
+from perijove_hub.api.desk import asker_of, policy_of
 from perijove_hub.api.finding import controller_of, states_of
 from perijove_hub.api.listing import owner_seen, rows_of
 from perijove_hub.identity import Caller, Identities
@@ -39,6 +39,7 @@ async def queue(
 
     async def show(caller: Caller) -> Response:
         controller = controller_of(request)
+        mine = asker_of(controller, caller.name).projects
         page = Page(
             states=states_of([state]) if state else (),
             owner=owner_seen(caller, None, project or None),
@@ -58,7 +59,7 @@ async def queue(
             owners=caller.admin or project in caller.leads,
             chosen={"state": state, "project": project},
             states=["live", *State],
-            projects=asker_of(controller, caller.name).projects,
+            projects=sorted(policy_of(controller).projects) if caller.admin else mine,
             filtered=bool(state or project or before),
             following=jobs[-1].id if len(jobs) == SHOWN else None,
         )
