@@ -9,6 +9,7 @@ from typing import Any
 from perijove.model import Job, JobEvent
 from perijove_hub.accounting import Allocation
 from perijove_hub.jobs.pending import Pending
+from perijove_hub.placement.runtimes import Runtimes
 
 RECENT = 10_000
 """Ended jobs kept in memory for questions about them."""
@@ -22,6 +23,8 @@ class Books:
     def __init__(self, last_job: int, last_seq: int) -> None:
         self.pending = Pending()
         self.recent: OrderedDict[int, Job] = OrderedDict()
+        self.runtimes = Runtimes()
+        """How long jobs like these ran."""
         self._last_job, self._last_seq = last_job, last_seq
 
     def new_ids(self, sizes: Sequence[int]) -> list[int]:
@@ -57,5 +60,6 @@ class Books:
     def remember(self, job: Job) -> None:
         """It has ended lately."""
         self.recent[job.id] = job
+        self.runtimes.note(job)
         while len(self.recent) > RECENT:
             self.recent.popitem(last=False)

@@ -26,6 +26,7 @@ from perijove_hub.jobs.housekeeping import Housekeeping
 from perijove_hub.jobs.lifecycle import HELD, attempt_of
 from perijove_hub.jobs.nodes import Nodes
 from perijove_hub.jobs.operations import Operations, standing_of
+from perijove_hub.jobs.situation import why
 from perijove_hub.jobs.writer import Subscriber, Writer
 from perijove_hub.ledger import Ledger
 from perijove_hub.policy.document import Policy
@@ -65,7 +66,7 @@ class Controller:
         self.writer = Writer(self.core, self.dispatch.perform)
         self.nodes = Nodes(self.core)
         self.operations = Operations(self.core, self.nodes)
-        self.housekeeping = Housekeeping(self.core)
+        self.housekeeping = Housekeeping(self.core, self.committed)
         self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         """Of submissions under way, by owner and key."""
 
@@ -114,6 +115,8 @@ class Controller:
         live = await asyncio.to_thread(database.live)
         known, states = await asyncio.to_thread(lookup.surroundings, database, live)
         core.board.load(live, self.clock(), known, states)
+        for job in await asyncio.to_thread(lookup.recently_ended, database):
+            core.board.runtimes.note(job)
         self.fabric.on_report = self.nodes.heard
         self.fabric.on_node = self.nodes.announced
         self.fabric.on_node_lost = self.nodes.unreachable
@@ -234,8 +237,6 @@ class Controller:
 
     async def why(self, job: Job) -> Why:
         """Why a job waits, when it may start, and what would let it start now."""
-        from perijove_hub.jobs.situation import why
-
         return why(self.board, job, self.clock())
 
     async def committed(self) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 from perijove_hub.accounts import Identity
 from perijove_hub.jobs.board import Board
+from perijove_hub.jobs.effects import SendOrder
+from perijove_hub.jobs.pending import Pending
 from perijove_hub.ledger import Ledger
 from perijove_hub.settings import Settings
 from perijove_hub.store.database import Database
@@ -36,12 +38,19 @@ class Core:
         self.identify, self.clock = identify, clock
         self.ledger = Ledger()
         self.board = Board(self.ledger)
+        self.committing: Pending | None = None
+        """What is being written now: nothing of it has been acted on."""
         self.wake = asyncio.Event()
         self.joined = asyncio.Event()
         """Set once a node is known."""
         self.died: Callable[[], None] = _stay
         """Called when no more work will be done until the service is started anew."""
         self._tasks: set[asyncio.Task[Any]] = set()
+
+    def unsent(self) -> set[int]:
+        """Jobs whose order has not been sent yet, as it waits for a commit."""
+        some = [self.board.pending, *([self.committing] if self.committing is not None else [])]
+        return {effect.job for one in some for effect in one.effects if isinstance(effect, SendOrder)}
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Have it done beside all else; what it raises is logged."""

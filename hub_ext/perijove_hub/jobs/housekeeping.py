@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from perijove.model import Attempt, Job
 from perijove_hub.jobs import arrays
 from perijove_hub.jobs.core import Core
 from perijove_hub.jobs.effects import SendPurge
 from perijove_hub.policy.document import Retention
-from perijove_hub.store.database import Page
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +24,8 @@ AT_ONCE = 500
 class Housekeeping:
     """The board is asked nothing: what it clears away has ended."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, core: Core, committed: Callable[[], Awaitable[None]]) -> None:
+        self._core, self._committed = core, committed
 
     async def run(self) -> None:
         """Work for ever."""
@@ -46,18 +45,16 @@ class Housekeeping:
             await self._old(retention, now - retention.purge_after, archived=True)
 
     async def _old(self, retention: Retention, before: float, *, archived: bool) -> None:
-        expired = getattr(self._core.database, "expired", None)
-        if expired is None:
-            return
-        after = 0
+        kept = 0
         while True:
-            some: list[Job] = await asyncio.to_thread(expired, before, archived, AT_ONCE, after)
+            most = AT_ONCE + kept
+            some = await asyncio.to_thread(self._core.database.expired, before, archived, most)
             gone = [job.id for job in some if not is_kept(job, retention)]
+            kept = len(some) - len(gone)
             if gone:
                 await (self.purge(gone, "retention") if archived else self.archive(gone, "retention"))
-            if len(some) < AT_ONCE:
+            if len(some) < most:
                 return
-            after = some[-1].id
 
     async def archive(self, ids: Sequence[int], by: str) -> int:
         """Remove directories and logs of these ended jobs, their members' too; how many jobs there were."""
@@ -71,7 +68,7 @@ class Housekeeping:
             board.record(cleared, "archived", {"by": by}, now)
             board.standing.stores(cleared, 0)
         board.pending.effects += self._purges(found)
-        self._core.wake.set()
+        await self._committed()
         return len(found)
 
     async def purge(self, ids: Sequence[int], by: str) -> int:
@@ -85,23 +82,18 @@ class Housekeeping:
         board.pending.batch.removed += tops
         board.pending.effects += self._purges(job for job in found if not job.archived)
         log.info("%d jobs removed by %s", len(tops), by)
-        self._core.wake.set()
+        await self._committed()
         return len(tops)
 
     def _with_members(self, ids: Sequence[int]) -> list[Job]:
         database, found = self._core.database, []
         for number in ids:
             job = database.job(number)
-            if job is None or not job.state.ended:
+            if job is None or not job.state.ended or number in self._core.board.jobs:
                 continue
             found.append(job)
-            before: int | None = None
-            while arrays.is_group(job):
-                some = database.jobs(Page(array=number, limit=1000, before=before))
-                found += some
-                if len(some) < 1000:
-                    break
-                before = some[-1].id
+            if arrays.is_group(job):
+                found += database.members(number)
         return found
 
     def _purges(self, jobs: Iterable[Job]) -> list[SendPurge]:

@@ -88,6 +88,12 @@ def surroundings(
     return known, states
 
 
+def recently_ended(database: Database) -> list[Job]:
+    """Some, the oldest first: what forecasts learn from."""
+    ended = tuple(state for state in State if state.ended)
+    return [job for job in reversed(database.jobs(Page(ended, limit=1000))) if not arrays.is_group(job)]
+
+
 def spec_to_rerun(job: Job) -> JobSpec:
     """Of the new job: it waits for nothing, and a member of an array is an array of that one task."""
     changes: dict[str, object] = {"depends_on": []}

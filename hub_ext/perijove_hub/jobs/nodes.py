@@ -23,7 +23,7 @@ class Nodes:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._reconciling: set[str] = set()
-        self._next_round = 0.0
+        self._next_round = time.monotonic() + core.settings.reconcile_every
         self.drained: dict[str, str] = {}
 
     def heard(self, reports: Iterable[Report]) -> None:
@@ -134,7 +134,8 @@ class Nodes:
         for attempt in found.skip:
             board.skip_attempts(attempt.job, attempt.number, now)
         effects = board.pending.effects
-        effects += [SendOrder(job) for job in found.resend]
+        unsent = core.unsent()
+        effects += [SendOrder(job) for job in found.resend if job not in unsent]
         effects += [SendStop(name, attempt) for attempt in found.stop]
         effects += [SendForget(name, attempt) for attempt in found.forget]
         core.wake.set()

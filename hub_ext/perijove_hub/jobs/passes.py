@@ -30,8 +30,7 @@ def place(board: Board, now: float) -> None:
         shares = board.standing.shares(now)
         gate = board.standing.gate(now, shares)
         entries = board.scheduler.order(board.queue.lines(), shares, now)
-        rules = Rules(board.policy, board.maintenance, board.groups_of, board.ledger.holdings)
-        decided = plan(entries, board.ledger.table.copy(), rules, gate, now)
+        decided = plan(entries, board.ledger.table.copy(), rules_of(board), gate, now)
         _start(board, decided.placements, now)
         board.reasons = decided.reasons
         _make_room(board, decided.preemptions, now)
@@ -40,6 +39,11 @@ def place(board: Board, now: float) -> None:
     else:
         board.reasons = {}
     _go_on(board, now, preempted=True)
+
+
+def rules_of(board: Board) -> Rules:
+    """What a pass goes by."""
+    return Rules(board.policy, board.maintenance, board.groups_of, board.ledger.holdings)
 
 
 def _start(board: Board, placements: Iterable[Placement], now: float) -> None:

@@ -8,12 +8,11 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from sqlalchemy.exc import OperationalError
-
 from perijove.model import Job, JobEvent, UnavailableError
 from perijove_hub.jobs.core import Core
 from perijove_hub.jobs.effects import Effect
 from perijove_hub.jobs.pending import Pending
+from perijove_hub.store.database import TRANSIENT, StaleLeaderError
 from perijove_spawners.failpoints import reach
 
 log = logging.getLogger(__name__)
@@ -55,6 +54,7 @@ class Writer:
             pending = board.take()
             if not pending:
                 continue
+            core.committing = pending
             if pending.batch:
                 reach("serve.before-commit")
                 await self._commit(pending)
@@ -63,6 +63,7 @@ class Writer:
                 if not waiter.done():
                     waiter.set_result(None)
             self._publish(pending)
+            core.committing = None
             self._perform(pending.effects)
 
     async def committed(self) -> None:
@@ -91,7 +92,9 @@ class Writer:
         while True:
             try:
                 await loop.run_in_executor(self._thread, write, pending.batch)
-            except (OperationalError, OSError) as error:
+            except StaleLeaderError:
+                raise
+            except TRANSIENT as error:
                 # Full disk, locked or lost database: nothing is acted on until this batch is written.
                 log.error("commit failed, trying again: %s", error)
                 self.trouble = str(getattr(error, "orig", error))
