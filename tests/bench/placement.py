@@ -22,7 +22,13 @@ from perijove_hub.policy.document import Policy
 REPEAT = int(os.environ.get("PERIJOVE_BENCH_REPEAT", "3"))
 GIB = 1 << 30
 ALL = 1 << 30
-WHO: dict[str, Any] = {"owner": "alice", "name": "j", "state": State.PENDING, "submitted": 0.0, "launcher": "memory"}
+WHO: dict[str, Any] = {
+    "owner": "alice",
+    "name": "j",
+    "state": State.PENDING,
+    "submitted": 0.0,
+    "launcher": "memory",
+}
 
 
 class Open:

@@ -13,7 +13,7 @@ from perijove_hub.placement.claims import Claims
 from perijove_hub.placement.horizon import End, Horizon, Times
 from perijove_hub.placement.request import Request
 from perijove_hub.placement.shortage import shortage
-from perijove_hub.placement.table import Counts, NodeTable
+from perijove_hub.placement.table import Counts, Mask, NodeTable
 
 if TYPE_CHECKING:
     from perijove_hub.placement.plan import Rules
@@ -79,7 +79,9 @@ class Claiming:
             return True
         times = self._times(choice)
         short = shortage(self._table, choice.request, self._claims)[: len(times)]
-        usable = np.flatnonzero(choice.nodes[: len(times)])
+        usable = np.flatnonzero(self._open(choice)[: len(times)])
+        if len(usable) < members:
+            return False
         order = usable[np.lexsort((short[usable], times[usable]))][:members]
         last = float(times[order[-1]])
         at = max(self._now, last) if isfinite(last) else self._now
@@ -117,9 +119,17 @@ class Claiming:
             self._stale = False
         return self._horizon
 
+    def _open(self, choice: Choice) -> Mask:
+        """Where one more claim makes sense: a node that one job will have for itself cannot be shared."""
+        nodes = choice.nodes.copy()
+        for row in self._claims.rows():
+            if choice.request.exclusive or self._claims.wanted(row).exclusive:
+                nodes[row] = False
+        return nodes
+
     def _nearest(self, choice: Choice) -> int:
-        """The node that lacks the least; -1 when all that there is has been claimed."""
-        short = np.where(choice.nodes, shortage(self._table, choice.request, self._claims), inf)
+        """The node that lacks the least; -1 when there is none left."""
+        short = np.where(self._open(choice), shortage(self._table, choice.request, self._claims), inf)
         row = int(np.argmin(short))
         return row if short[row] < inf else -1
 

@@ -217,6 +217,8 @@ class Pass:
     def _start_many(self, job: Job, choice: Choice, counts: Counts) -> int:
         request, end = choice.request, choice.end
         rows = np.flatnonzero(counts).tolist()
+        if not rows:
+            return 0
         if request.gpus.count or any(name in self.table.slots for name, _ in request.resources):
             for row in rows:
                 self._start(job, choice, row, int(counts[row]))
