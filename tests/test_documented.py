@@ -22,7 +22,7 @@ import perijove
 from perijove import model
 from perijove.arguments import submit_parser
 from perijove.magics import NAMES, PerijoveMagics
-from perijove.model import ErrorCode, JobSpec, PerijoveError, ReasonCode, State
+from perijove.model import BlockerKind, ErrorCode, JobSpec, PerijoveError, ReasonCode, State
 from perijove.model.spec import FEATURES
 from perijove_hub.admission import NOT_YET
 from perijove_hub.settings import ManagedAccount, Settings, VolumeSetting
@@ -77,6 +77,10 @@ def test_the_page_marks_what_is_refused_as_not_supported_yet() -> None:
 def test_every_state_and_reason_is_on_its_page() -> None:
     assert missing([state.value for state in State], "reference/states-and-reasons.md") == []
     assert missing([reason.value for reason in ReasonCode], "reference/states-and-reasons.md") == []
+    rows = re.findall(
+        r"^\| `(\w+)` \|", page("reference/states-and-reasons.md").partition("## Blockers")[2], re.M
+    )
+    assert rows == [kind.value for kind in BlockerKind]
 
 
 def test_every_feature_of_launchers_is_on_its_page() -> None:

@@ -113,13 +113,15 @@ def table_text(jobs: Sequence[Record]) -> str:
 
 def attempt_lines(history: Sequence[dict[str, Any]]) -> list[str]:
     """The earlier attempts of a job, from its events: where each ran and how it ended."""
-    lines, node = [], ""
+    lines, node, asked = [], "", ""
     for event in history:
         detail = event.get("detail") or {}
         if event["event"] == "placed":
-            node = str(detail.get("node") or "")
+            node, asked = str(detail.get("node") or ""), ""
+        elif event["event"] == "reschedule":
+            asked = f"rescheduled by {detail.get('by') or 'somebody'}"
         elif event["event"] == "requeued":
-            reason = detail.get("reason") or "went back to the queue"
+            reason = detail.get("reason") or asked or "went back to the queue"
             memory = detail.get("memory")
             more = f"; then with {format_size(memory['to'])} memory" if memory else ""
             lines.append(f"{event['attempt']}{f' on {node}' if node else ''}: {reason}{more}")

@@ -39,7 +39,10 @@ def logs(
     streams: list[Streams] = [stream] if stream else ["stdout", "stderr"]
 
     async def copying(client: AsyncClient) -> None:
-        for job in await (await client.job(job_id)).members():
+        whole = await client.job(job_id)
+        if whole.document.get("archived"):
+            raise NotFoundError(f"job {whole.label} is archived: what it wrote has been removed")
+        for job in await whole.members():
             if job.attempt or follow:
                 await asyncio.gather(*(_one(job, each) for each in streams))
 

@@ -18,7 +18,7 @@ from perijove.model.quantities import format_duration, format_size
 from perijove.model.states import ENDED, State
 from perijove.reading import tasks_text
 from perijove.status import attempt_lines, efficiency_text
-from perijove.waiting import blocker_lines, forecast_text, gpus_text, hint_text
+from perijove.waiting import blocker_lines, exact_duration, forecast_text, gpus_text, hint_text
 
 STYLES = {
     **dict.fromkeys(map(str, State), "red"),
@@ -218,7 +218,7 @@ def asked(spec: dict[str, Any]) -> str:
     parts += [f"{number} {name}" for name, number in (spec.get("resources") or {}).items()]
     parts += [word for word in ("exclusive", "preemptible") if spec.get(word)]
     if limit:
-        parts.append(f"{format_duration(limit)} at most")
+        parts.append(f"{exact_duration(limit)} at most")
     return ", ".join(parts)
 
 
