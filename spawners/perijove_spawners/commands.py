@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import platform
@@ -140,6 +141,9 @@ async def _run(
     except FileNotFoundError as error:
         raise OperatorError(str(error)) from error
     agent = NodeAgent(config, launchers, Store(store))
+    # What is here now stays, and so do the records of thousands of running jobs: look for garbage seldom.
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
     await agent.open()
     link = asyncio.ensure_future(DaskNode(agent, scheduler, security, config.directory / "dask").run())
     stop = asyncio.Event()

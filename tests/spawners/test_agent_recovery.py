@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,55 @@ async def test_an_unrecorded_end_is_reported_by_the_next_agent(bench: Bench) -> 
     await bench.replace()
     assert await bench.agent.known() == []
     assert (await bench.agent.known([ONE]))[0].kind is ReportKind.ENDED
+
+
+async def test_after_an_absence_every_attempt_is_answered_for(bench: Bench) -> None:
+    runs, meanwhile, recorded, purged = (Attempt(number, 1) for number in range(1, 5))
+    bench.send(bench.order(1, "sleep", "60"), bench.order(2, "sleep", "0.3", ";", "exit", "3"))
+    await bench.run(bench.order(3, "exit", "4"), bench.order(4, "exit", "5"))
+    await bench.agent.forget([recorded])
+    await bench.agent.purge([purged])
+    await bench.report(2, ReportKind.STARTED)
+    await until(lambda: bench.engine.runs.keys() == {runs, meanwhile}, "the removal of two")
+    await bench.agent.close()
+    await until(lambda: bench.engine.runs[meanwhile].phase is Phase.EXITED, "the end of one")
+    bench.reports.clear()
+    await bench.open()
+    await bench.outcome(2)
+    asked = [runs, meanwhile, recorded, purged]
+    answers = {report.attempt: report for report in await bench.agent.known(asked)}
+    assert [answers[a].kind for a in asked[:3]] == [ReportKind.STARTED, ReportKind.ENDED, ReportKind.ENDED]
+    codes = [outcome.exit_code for a in asked[1:3] if (outcome := answers[a].outcome)]
+    assert codes == [3, 4]
+    assert purged not in answers
+    # Of its own accord it speaks of what the service has not recorded.
+    assert {report.attempt for report in await bench.agent.known()} == {runs, meanwhile}
+    await bench.agent.stop([runs], 0)
+
+
+async def test_what_is_purged_is_gone_from_engine_and_disk(bench: Bench) -> None:
+    await bench.run(bench.order(1, "echo", "x"), bench.order(2, "echo", "x"))
+    # As the next agent finds them: ended, and nobody has recorded it.
+    await bench.replace()
+    bench.launcher.down = True
+    both = [ONE, Attempt(2, 1)]
+    await bench.agent.purge(both)
+    bench.launcher.down = False
+    await until(lambda: not bench.engine.runs, "the removal from the engine")
+    folders = bench.directory / "node/attempts"
+    await until(lambda: not list(folders.iterdir()), "the removal of the folders")
+    assert await bench.agent.known(both) == []
+    assert await bench.agent.disk(both) == {}
+
+
+async def test_another_attempt_of_a_job_begins_in_a_fresh_directory(bench: Bench) -> None:
+    await bench.run(bench.order(1, "append", "state", "x"))
+    again = replace(bench.order(1, "append", "state", "y"), attempt=Attempt(1, 2))
+    bench.reports.clear()
+    await bench.agent.start([again])
+    folders = bench.directory / "node/attempts"
+    assert (folders / "1.1/job/state").read_text() == "x\n"
+    assert (folders / "1.2/job/state").read_text() == "y\n"
 
 
 async def test_an_order_taken_but_not_started_is_started(bench: Bench) -> None:

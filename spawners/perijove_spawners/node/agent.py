@@ -8,6 +8,7 @@ contract of its calls.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
@@ -89,6 +90,7 @@ class NodeAgent:
         self._lock = _lock(self.config.directory)
         for record in self._attempts.active():
             self._take_up(record)
+        self._spawn(asyncio.to_thread(self._attempts.sweep))
         self._spawn(self._outbox.run())
         self._spawn(self._gpus.run(lambda attempt, used: self._attempts.folder(attempt).note_gpu(used)))
         self._spawn(self._watch_progress())
@@ -149,16 +151,16 @@ class NodeAgent:
         """Remove what an engine has of an attempt whose end is recorded, or of which nothing is."""
         folder = self._attempts.folder(attempt)
         if folder.forgotten:
-            await keep_logs(engine, folder)
-        else:
+            # Not when it is purged meanwhile.
+            with contextlib.suppress(FileNotFoundError):
+                await keep_logs(engine, folder)
+        elif attempt not in self._purged:
             log.warning("%s: nothing on record, but on engine %s; removing it", attempt, engine.name)
             await persist(
                 lambda: engine.launcher.stop(attempt, grace=_ORPHAN_GRACE), f"{attempt}: stop orphan"
             )
         await persist(lambda: engine.launcher.remove(attempt), f"{attempt}: remove")
         self._lives.pop(attempt, None)
-        if attempt in self._purged:
-            await asyncio.to_thread(self._attempts.remove_all, [attempt])
 
     # NodeCalls
 
@@ -256,9 +258,7 @@ class NodeAgent:
         self._purged.update(dict.fromkeys(ended))
         while len(self._purged) > _PURGED:
             self._purged.popitem(last=False)
-        # What is still being cleaned up goes after that.
-        gone = [a for a in ended if a not in self._lives]
-        await asyncio.to_thread(self._attempts.remove_all, gone)
+        await asyncio.to_thread(self._attempts.remove_all, ended)
 
     async def disk(self, attempts: Sequence[Attempt]) -> dict[Attempt, int]:
         def measure() -> dict[Attempt, int]:

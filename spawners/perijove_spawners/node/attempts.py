@@ -95,6 +95,7 @@ class Record:
 T = TypeVar("T")
 
 RECORD, CLOSED = "record", "closed"
+_REMOVED = ".removed-"
 
 _TAKEN = TypeAdapter(Taken)
 _STARTED = TypeAdapter(Started)
@@ -220,9 +221,20 @@ class Attempts:
                 yield record
 
     def remove_all(self, attempts: Iterable[Attempt]) -> None:
-        """Remove folders with all that is in them; what lies there is the users' and may be odd."""
+        """Remove folders with all that is in them; what lies there is the users' and may be odd.
+
+        Each is gone at once under its name; the rest is done by :meth:`sweep` if this process ends before.
+        """
         for attempt in attempts:
-            shutil.rmtree(self.directory / str(attempt), ignore_errors=True)
+            gone = f"{self._base}/{_REMOVED}{attempt}"
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(f"{self._base}/{attempt}", gone)  # noqa: PTH104
+            shutil.rmtree(gone, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove what an earlier agent was removing."""
+        for left in self.directory.glob(f"{_REMOVED}*"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def boot_id() -> str:

@@ -65,7 +65,7 @@ class Life:
             enforce=not self._engine_limits,
         )
         self._deadlines.on_warning, self._deadlines.on_limit = self._warn, self._time_is_up
-        self._progress = ProgressReader(folder.path, order.account)
+        self._progress = ProgressReader(folder.base, order.account)
         if self._stop:
             self._stop_wanted.set()
 

@@ -19,7 +19,7 @@ _TEXT_LIMIT = 200
 class ProgressReader:
     """Reads what was added to one job's display stream since it was last asked."""
 
-    def __init__(self, folder: Path, account: Account) -> None:
+    def __init__(self, folder: Path | str, account: Account) -> None:
         self._folder, self._account = folder, account
         self._path = f"{folder}/{JOB}/display.jsonl"
         self._offset = 0
@@ -34,7 +34,7 @@ class ProgressReader:
             return None
         # Only the end counts; also when the job has begun its file anew.
         start = max(self._offset if size > self._offset else 0, size - 2 * LINE_LIMIT)
-        data = read_display(self._folder, self._account, start, 2 * LINE_LIMIT)
+        data = read_display(Path(self._folder), self._account, start, 2 * LINE_LIMIT)
         whole = data.rfind(b"\n") + 1
         self._offset = start + whole
         return latest(data[:whole])
