@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from waiting import becomes
 
 from perijove_hub.settings import Settings
 
@@ -231,6 +232,25 @@ async def test_why_tells_what_keeps_a_job(service: Service) -> None:
     assert set(why) == {"job", "reason", "forecast", "hints"}
     ended = (await service.http.get(f"/jobs/{first['id']}/why")).json()
     assert ended["hints"] == []
+
+
+async def test_why_names_nobody_whose_jobs_one_may_not_see(settings: Settings) -> None:
+    async with site(settings) as by:
+        await put(by["boss"], POLICY)
+        first = await submit(by["alice"], cpu=4, project="physics")
+        await submit(by["alice"], cpu=4, project="physics")
+        mine = await submit(by["bob"], cpu=4)
+
+        async def runs() -> bool:
+            shown = await by["alice"].get(f"/jobs/{first['id']}")
+            return bool(shown.json()["state"] == "running")
+
+        await becomes(runs, "the first runs", 10)
+        answer = await by["bob"].get(f"/jobs/{mine['id']}/why")
+        assert answer.json()["reason"]["blockers"], answer.text
+        assert "alice" not in answer.text
+        assert "alice" in (await by["boss"].get(f"/jobs/{mine['id']}/why")).text
+        assert "alice" not in (await by["bob"].get("/jobs")).text
 
 
 async def test_use_and_what_was_asked_for(service: Service) -> None:

@@ -39,7 +39,7 @@ class Browser:
     pages: httpx.AsyncClient
     rest: httpx.AsyncClient
 
-    async def open(self, path: str, status: int = 200, **headers: str) -> str:
+    async def open(self, path: str, status: int = 200, headers: dict[str, str] | None = None) -> str:
         answer = await self.pages.get(path, headers=headers)
         assert answer.status_code == status, answer.text[:500]
         return answer.text
@@ -221,7 +221,7 @@ async def test_a_script_that_fetches_a_page_finds_no_form_in_it(settings: Settin
     async with browsers(settings) as by:
         job = await by["alice"].submit(hold=True)
         for mode in ("cors", "same-origin", "no-cors"):
-            page = await by["alice"].open(f"/job/{job}", **{"sec-fetch-mode": mode})
+            page = await by["alice"].open(f"/job/{job}", headers={"sec-fetch-mode": mode})
             assert 'name="form"' not in page
         answer = await by["alice"].pages.get(f"/job/{job}", headers={"sec-fetch-mode": "navigate"})
         assert 'name="form"' in answer.text

@@ -7,9 +7,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from perijove.model import Job, Reason, Stats, UnavailableError
+from perijove.model import BlockerKind, Job, Reason, Stats, UnavailableError
 from perijove_hub.accounting import efficiency
 from perijove_hub.api.finding import JobId, Who, controller_of, job_of
+from perijove_hub.identity import Caller
 from perijove_hub.jobs.controller import Controller
 from perijove_hub.jobs.lifecycle import attempt_of
 
@@ -50,12 +51,42 @@ async def why(request: Request, caller: Who, job_id: JobId) -> WhyView:
     forecast = found.forecast
     return WhyView(
         job=caller.view(controller.board.view(job)),
-        reason=found.reason,
+        reason=await discreet(controller, caller, found.reason),
         forecast=None
         if forecast is None
         else ForecastView(earliest=forecast.earliest, likely=forecast.likely, latest=forecast.latest),
         hints=[HintView(changes=dict(hint.changes), message=hint.message) for hint in found.hints],
     )
+
+
+OF_JOBS = frozenset({BlockerKind.JOB, BlockerKind.AHEAD, BlockerKind.DEPENDENCY})
+
+
+async def discreet(controller: Controller, caller: Caller, reason: Reason | None) -> Reason | None:
+    """`reason` without the names of users whose jobs the caller may not see; the jobs' numbers stay."""
+    if reason is None or not reason.blockers:
+        return reason
+    hidden: dict[str, str] = {}
+    for blocker in reason.blockers[:TOLD]:
+        job = await controller.find(blocker.name) if blocker.kind in OF_JOBS else None
+        if job is not None and not caller.may_see(job):
+            hidden[f"job {job.label} of {job.owner}"] = f"job {job.label} of somebody else"
+    blockers = [
+        blocker.model_copy(update={"message": _without(blocker.message, hidden)})
+        for blocker in reason.blockers[:TOLD]
+    ]
+    message = _without(reason.message, hidden)
+    return reason.model_copy(update={"message": message, "blockers": blockers})
+
+
+TOLD = 100
+"""Blockers that are told."""
+
+
+def _without(text: str, hidden: dict[str, str]) -> str:
+    for said, instead in hidden.items():
+        text = text.replace(said, instead)
+    return text
 
 
 class Use(BaseModel):

@@ -9,11 +9,11 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
-from perijove.model import BlockerKind, Job, Reason, State, UserError, format_duration, format_size
+from perijove.model import Job, Reason, State, UserError, format_duration, format_size
 from perijove_hub.accounting import efficiency
 from perijove_hub.api.actions import act
-from perijove_hub.api.finding import controller_of, find, job_of
-from perijove_hub.api.why import measured
+from perijove_hub.api.finding import controller_of, job_of
+from perijove_hub.api.why import OF_JOBS, discreet, measured
 from perijove_hub.identity import Caller
 from perijove_hub.jobs import arrays
 from perijove_hub.jobs.controller import Controller
@@ -46,6 +46,7 @@ async def page(request: Request, job_id: str, before: str = "") -> Response:
         job = controller.board.view(await job_of(request, caller, job_id))
         waits = State.PENDING in states_of(job) or job.state is State.HELD
         found = await controller.why(job) if waits else None
+        reason = await discreet(controller, caller, found.reason if found else None)
         members: list[Job] = []
         if arrays.is_group(job):
             listed = Page(array=job.id, limit=MEMBERS, before=number(before))
@@ -61,8 +62,8 @@ async def page(request: Request, job_id: str, before: str = "") -> Response:
             waits=waits,
             token=form_token(request),
             verbs=[(verb, VERBS[verb]) for verb in verbs_of(job)],
-            reason=found.reason if found else None,
-            blockers=await blockers_of(controller, caller, found.reason if found else None),
+            reason=reason,
+            blockers=await blockers_of(controller, caller, reason),
             forecast=found.forecast if found else None,
             hints=found.hints if found else [],
             used=await _used(controller, job),
@@ -121,15 +122,19 @@ def states_of(job: Job) -> set[State]:
     return members if arrays.is_group(job) and members else {job.state}
 
 
-async def blockers_of(controller: Controller, caller: Caller, reason: Reason | None) -> list[dict[str, Any]]:
-    """What keeps it, with links to those jobs that the caller may see."""
+async def blockers_of(
+    controller: Controller, caller: Caller, reason: Reason | None
+) -> list[tuple[str, str, str]]:
+    """What keeps it: words, the name of a job that the caller may look at (or nothing), more words."""
     found = []
-    for blocker in (reason.blockers if reason else [])[:50]:
-        link = False
-        if blocker.kind in {BlockerKind.JOB, BlockerKind.AHEAD, BlockerKind.DEPENDENCY}:
-            job = await find(controller, blocker.name)
-            link = job is not None and caller.may_see(job)
-        found.append({**blocker.model_dump(), "link": link})
+    for blocker in reason.blockers if reason else []:
+        words = blocker.message or f"{blocker.kind} {blocker.name}"
+        job = await controller.find(blocker.name) if blocker.kind in OF_JOBS else None
+        if job is None or not caller.may_see(job) or blocker.name not in words:
+            found.append((words, "", ""))
+        else:
+            before, name, after = words.partition(blocker.name)
+            found.append((before, name, after))
     return found
 
 

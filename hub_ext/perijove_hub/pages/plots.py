@@ -21,6 +21,11 @@ def short(name: str) -> str:
     return name if len(name) <= MOST else f"{name[: MOST - 1]}\u2026"
 
 
+def figure(value: float) -> str:
+    """A number with as many digits as say something."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def ceiling(value: float) -> float:
     """The next round number: 1, 2 or 5 times a power of ten."""
     if value < 1e-9:
@@ -55,7 +60,7 @@ def columns(points: Sequence[tuple[str, float]], unit: str) -> Markup:
             Markup(
                 '<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" rx="2" fill="var(--blue)">'
                 "<title>{}: {} {}</title></rect>"
-            ).format(x, height - bottom - tall, width, tall, name, f"{value:.1f}", unit)
+            ).format(x, height - bottom - tall, width, tall, name, figure(value), unit)
         )
     for i in sorted({0, len(points) // 2, len(points) - 1}) if points else ():
         anchor = "start" if i == 0 else "end" if i == len(points) - 1 else "middle"
@@ -66,7 +71,7 @@ def columns(points: Sequence[tuple[str, float]], unit: str) -> Markup:
             )
         )
     total = sum(value for _, value in points)
-    return _svg(height, parts, f"{unit} for each of {len(points)} days, {total:.1f} in all")
+    return _svg(height, parts, f"{unit} for each of {len(points)} days, {figure(total)} in all")
 
 
 def bars(rows: Sequence[tuple[str, float]], unit: str) -> Markup:
@@ -82,7 +87,7 @@ def bars(rows: Sequence[tuple[str, float]], unit: str) -> Markup:
             Markup(
                 '<rect x="{}" y="{}" width="{:.1f}" height="{}" rx="3" fill="var(--blue)"/>'
                 '<text x="{:.1f}" y="{}">{}</text>'
-            ).format(NAME, y, width, BAR, NAME + width + 6, y + 13, f"{value:,.1f}")
+            ).format(NAME, y, width, BAR, NAME + width + 6, y + 13, figure(value))
         )
     return _svg(len(rows) * (BAR + GAP) + 4, parts, f"{unit} by name; the table below has the figures")
 

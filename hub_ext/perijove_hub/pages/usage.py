@@ -16,7 +16,7 @@ from perijove_hub.api.finding import controller_of
 from perijove_hub.api.usage import Usage, shares_seen, usage_rows
 from perijove_hub.identity import Caller
 from perijove_hub.jobs.controller import Controller
-from perijove_hub.pages.plots import bars, columns, fractions, targets
+from perijove_hub.pages.plots import bars, columns, figure, fractions, targets
 from perijove_hub.pages.queue import number
 from perijove_hub.pages.render import render, visit
 from perijove_hub.store.database import Page
@@ -140,7 +140,7 @@ def _name(value: str | None) -> str:
 
 def _line(name: str | None, row: Usage) -> tuple[str, list[str]]:
     hours = (row.cpu_hours, row.memory_hours, row.gpu_hours)
-    return _name(name), [str(row.jobs), *(f"{value:,.1f}" for value in hours)]
+    return _name(name), [str(row.jobs), *map(figure, hours)]
 
 
 async def _efficiency(controller: Controller, caller: Caller) -> tuple[int, Markup | None]:
