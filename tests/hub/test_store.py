@@ -12,7 +12,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
 
-from perijove.model import Endpoint, Gpu, Job, JobEvent, JobSpec, Reason, ReasonCode, State
+from perijove.model import (
+    Blocker,
+    BlockerKind,
+    Endpoint,
+    Gpu,
+    Job,
+    JobEvent,
+    JobSpec,
+    Reason,
+    ReasonCode,
+    State,
+)
 from perijove_hub import accounting
 from perijove_hub.accounting import AXES, DAY, Allocation
 from perijove_hub.store import rows
@@ -59,7 +70,7 @@ FULL = job(
     reason=Reason(
         code=ReasonCode.QUOTA,
         message="a\x00b \ud800",
-        blockers=[{"kind": "job", "name": "12_7", "message": "m"}],
+        blockers=[Blocker(kind=BlockerKind.JOB, name="12_7", message="m")],
         position=3,
     ),
     attempt=3,
@@ -131,7 +142,7 @@ def test_numbers_and_texts_of_any_size_come_back(
     before = database.last()[0]
     some = [
         job(before + 1, memory_peak=memory, cpu_seconds=seconds, started=seconds, progress_text=text),
-        job(before + 2, exit_code=code, started=None, reason=Reason(code="Quota", message=text)),
+        job(before + 2, exit_code=code, started=None, reason=Reason(code=ReasonCode.QUOTA, message=text)),
     ]
     write(database, *some)
     assert [database.job(one.id) for one in some] == some

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, create_engine, event
@@ -18,6 +18,8 @@ TRANSIENT = (OperationalError, InterfaceError, InternalError, PoolTimeoutError, 
 """Errors after which the same may be tried again: a lost or starting server, a full disk, a lock."""
 BEGIN_WRITING = "BEGIN IMMEDIATE"
 """SQLite: waits for other writers now; one that has read first could not, and would fail."""
+IDLE_TIMEOUT = 5.0
+"""Seconds after which PostgreSQL ends a transaction whose client says nothing."""
 CONNECT_TIMEOUT = 5
 """Seconds to wait for a server that does not answer."""
 
@@ -80,23 +82,28 @@ def writing(engine: Engine) -> Iterator[Connection]:
 @contextmanager
 def driver_transaction(engine: Engine) -> Iterator[Transaction]:
     """A transaction that is rolled back unless it was committed. Raises SQLAlchemy's errors."""
-    connection = engine.raw_connection()
-    try:
+    with _sqlalchemy_errors(engine), closing(engine.raw_connection()) as connection:
         driver: Any = connection.driver_connection
-        pipeline: AbstractContextManager[Any] = nullcontext()
-        if is_postgresql(engine):
-            pipeline = driver.pipeline()
-        else:
-            driver.execute(BEGIN_WRITING)
-        with pipeline as travelling:
-            yield Transaction(driver.cursor(), travelling)
-    except engine.dialect.loaded_dbapi.Error as error:
-        if engine.dialect.is_disconnect(error, connection, None):
-            connection.invalidate(error)
-        base = engine.dialect.loaded_dbapi.Error
+        try:
+            if is_postgresql(engine):
+                with driver.pipeline() as pipeline:
+                    yield Transaction(driver.cursor(), pipeline)
+            else:
+                driver.execute(BEGIN_WRITING)
+                yield Transaction(driver.cursor(), None)
+        except engine.dialect.loaded_dbapi.Error as error:
+            if engine.dialect.is_disconnect(error, driver, None):
+                connection.invalidate(error)
+            raise
+
+
+@contextmanager
+def _sqlalchemy_errors(engine: Engine) -> Iterator[None]:
+    base = engine.dialect.loaded_dbapi.Error
+    try:
+        yield
+    except base as error:
         raise DBAPIError.instance(None, None, error, base, dialect=engine.dialect) from error
-    finally:
-        connection.close()
 
 
 def _postgresql(url: Any) -> Engine:
@@ -108,6 +115,8 @@ def _postgresql(url: Any) -> Engine:
         "keepalives_count": 3,
         "tcp_user_timeout": 15_000,
         "application_name": "perijove",
+        # One that was stopped in the midst of a commit keeps the lease locked no longer than this.
+        "options": f"-c idle_in_transaction_session_timeout={int(IDLE_TIMEOUT * 1000)}",
     }
     given = {name: value for name, value in arguments.items() if name not in url.query}
     return create_engine(url, connect_args=given, pool_pre_ping=True, pool_timeout=10)
