@@ -134,6 +134,19 @@ async def test_what_it_uses_now(stand: Stand) -> None:
     assert (await stand.status(launch)).memory_peak >= 10 * MIB
 
 
+async def test_a_suspended_job_keeps_its_memory(stand: Stand) -> None:
+    stand.needs("suspend")
+    programs = stand.programs
+    launch = await stand.start(
+        programs.allocate(20 * MIB), programs.append("ready", "yes"), programs.sleep(60)
+    )
+    await stand.writes(launch, "ready")
+    await stand.launcher.suspend(launch.attempt)
+    stats = await stand.launcher.stats(launch.attempt)
+    assert stats.memory > 15 * MIB
+    assert stats.pids >= 1
+
+
 @pytest.mark.needs("real")
 async def test_cores_in_use(stand: Stand) -> None:
     launch = await stand.start("while :; do :; done", cpu=1.0)

@@ -19,11 +19,11 @@ import pytest
 from distributed.security import Security
 from waiting import until, wait_until
 
-from perijove.model import Account, Attempt, Node, Outcome, State, UnavailableError
+from perijove.model import Account, Attempt, Node, Outcome, ReasonCode, Slot, State, UnavailableError
 from perijove_spawners.fabric.dask_fabric import DaskFabric
 from perijove_spawners.fabric.scheduler import read_address
 from perijove_spawners.fabric.tls import PAIR, ensure_tls
-from perijove_spawners.launcher import LaunchError
+from perijove_spawners.launcher import LaunchError, StaleFenceError
 from perijove_spawners.protocol import Order, Report, ReportKind
 
 NODE = "import typer; from perijove_spawners.commands import node; typer.run(node)"
@@ -53,7 +53,8 @@ class Cluster:
             NODE,
             *("--state", str(self.directory / "node"), "--name", "n1", "--cpus", "3", "--gpus", "a100:2"),
             *("--scheduler", str(self.address_file), "--tls", str(self.directory / "tls")),
-            *("--label", "rack=7", "--resource", "licence=2", "--launcher", "process,memory"),
+            *("--label", "rack=7", "--resource", "licence=2", "--resource", "card=/dev/null;/dev/zero"),
+            *("--launcher", "process,memory"),
         )
 
     def _listening(self) -> bool:
@@ -142,7 +143,9 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 async def test_orders_calls_and_reports_travel(cluster: Cluster) -> None:
     async with service(cluster) as s:
         node = await s.node()
-        assert (node.name, node.cpus, node.labels["rack"], node.resources) == ("n1", 3, "7", {"licence": 2})
+        assert (node.name, node.cpus, node.labels["rack"]) == ("n1", 3, "7")
+        assert node.resources == {"licence": 2, "card": 2}
+        assert node.slots == {"card": [Slot(devices=["/dev/null"]), Slot(devices=["/dev/zero"])]}
         assert [g.model for g in node.gpus] == ["a100", "a100"]
         assert {launcher.name for launcher in node.launchers} == {"process", "memory"}
 
@@ -165,6 +168,42 @@ async def test_orders_calls_and_reports_travel(cluster: Cluster) -> None:
         assert [r.kind for r in await s.fabric.call("n1", "known", [ONE])] == [ReportKind.ENDED]
         await s.fabric.call("n1", "purge", [ONE])
         assert [n.name for n in await s.fabric.nodes()] == ["n1"]
+
+
+async def test_a_job_is_warned_signalled_and_given_more_time(cluster: Cluster, tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    async with service(cluster) as s:
+        node = await s.node()
+        script = f"trap 'echo caught >> {said}' USR1; touch {said}; while :; do sleep 0.1; done"
+        s.run(node, ONE, script, time_limit=3600.0, warning=("USR1", 3600.0))
+        await until(lambda: s.reported(ONE, ReportKind.WARNED), "the warning")
+        await until(said.exists, "its start")
+        await s.fabric.call("n1", "signal", [ONE], "USR1")
+        await until(lambda: "caught" in said.read_text(), "what it makes of the signal")
+        await s.fabric.call("n1", "update", ONE, 7200.0)
+        assert (await s.fabric.call("n1", "disk", [ONE]))[ONE] > 0
+        await s.fabric.call("n1", "update", ONE, 0.1)
+        assert (await s.outcome(ONE)).reason is ReasonCode.TIME_LIMIT
+
+
+async def test_a_replaced_leader_is_refused_by_nodes_started_anew(cluster: Cluster) -> None:
+    async with service(cluster) as s:
+        node = await s.node()
+        s.fabric.fence = 2
+        await s.fabric.call("n1", "known")
+        cluster.node.kill()
+        cluster.node.wait()
+        cluster.start_node()
+        fresh = await s.node(other_than=node.incarnation)
+        s.fabric.fence = 1
+        for method, argument in (("stop", [ONE]), ("known", None), ("purge", [ONE])):
+            with pytest.raises(StaleFenceError, match="another service leads"):
+                await s.fabric.call("n1", method, argument)
+        s.run(fresh, ONE, "true", fence=1)
+        s.run(fresh, Attempt(2, 1), "true", fence=2)
+        await s.outcome(Attempt(2, 1))
+        s.fabric.fence = 2
+        assert await s.fabric.call("n1", "known", [ONE]) == []
 
 
 async def test_a_killed_node_is_replaced_by_one_that_adopts_its_jobs(
