@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from perijove.model import Capabilities, Gpu, Job, JobSpec, Node, Reason, ReasonCode, State
@@ -66,7 +67,7 @@ def placed(one: Job, placement: Placement, now: float = 0.0, **fields: Any) -> J
 
 def decide(
     ledger: Ledger,
-    entries: list[Entry] | list[Job],
+    entries: Sequence[Entry | Job],
     now: float = 0.0,
     *,
     gate: Open | None = None,

@@ -146,10 +146,9 @@ class Access:
         elif (begin := instant(kept.start)) > self._now:
             text = f"reservation {name} begins at {moment(begin)}"
         else:
-            limit, left = job.spec.time_limit, instant(kept.end) - self._now
-            if limit is not None and limit > left:
-                text = f"reservation {name} ends in {format_duration(left)}, before its time limit of "
-                text += format_duration(limit)
+            limit, end = job.spec.time_limit, instant(kept.end)
+            if limit is not None and self._now + limit > end:
+                text = f"reservation {name} ends at {moment(end)}; its time limit is {format_duration(limit)}"
         return Reason(code=ReasonCode.RESERVATION, message=text) if text else None
 
     def _length(self, job: Job, partition: str | None) -> float:

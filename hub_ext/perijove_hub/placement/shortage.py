@@ -93,18 +93,22 @@ def _kept(free: Mask, table: NodeTable, claims: Claims) -> Reason:
 
 
 def _asked(request: Request) -> str:
-    parts = [f"{request.cpu / CORE:g} CPUs", format_size(request.memory)]
+    parts = [_cores(request.cpu), format_size(request.memory)]
     if request.gpus.count:
         parts.append(_gpus(request))
     parts += [f"{count} {name}" for name, count in request.resources]
     return ", ".join(parts)
 
 
+def _cores(cpu: int) -> str:
+    return f"{cpu / CORE:g} CPU{'' if cpu == CORE else 's'}"
+
+
 def _gpus(request: Request) -> str:
     need = request.gpus
     model = f" {need.model}" if need.model else ""
     size = f" of {format_size(need.memory)}" if need.memory else ""
-    return f"{need.count}{model} GPUs{size}"
+    return f"{need.count}{model} GPU{'' if need.count == 1 else 's'}{size}"
 
 
 def _lacks(request: Request, row: int, table: NodeTable) -> list[str]:
@@ -113,7 +117,7 @@ def _lacks(request: Request, row: int, table: NodeTable) -> list[str]:
         return ["the job that has the node for itself"]
     short = []
     if request.cpu > (cpu := int(table.cpu[row])):
-        short.append(f"{request.cpu / CORE:g} CPUs ({max(0, cpu) / CORE:g} free)")
+        short.append(f"{_cores(request.cpu)} ({max(0, cpu) / CORE:g} free)")
     if request.memory > (memory := int(table.memory[row])):
         short.append(f"{format_size(request.memory)} of memory ({format_size(max(0, memory))} free)")
     if request.gpus.count > (gpus := len(request.gpus.among(table.devices[row]))):

@@ -53,6 +53,7 @@ class NodeTable:
         """When each node gets back what, as :mod:`~perijove_hub.placement.horizon` remembers it; shared."""
         self.masks: dict[Any, Any] = {}
         """What was asked about kinds of nodes; shared with copies, made anew when the kinds change."""
+        self._grow(1)
         for node in nodes:
             self.put(node)
 
