@@ -6,10 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 from perijove.model import Attempt
-from perijove_spawners.node import disk
 from perijove_spawners.node.disk import disk_use
 
 if TYPE_CHECKING:
@@ -53,11 +50,12 @@ def test_no_link_is_followed(tmp_path: Path) -> None:
     assert disk_use(folder / "folder") is None
 
 
-def test_a_labyrinth_takes_no_longer_than_a_house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk, "ENTRIES", 50)
+def test_a_labyrinth_takes_no_longer_than_a_house(tmp_path: Path) -> None:
     for number in range(200):
         (tmp_path / str(number)).write_bytes(b"x" * 4096)
-    assert 0 < _use(tmp_path) <= 60 * 4096
+    counted = disk_use(tmp_path, entries=50)
+    assert counted is not None
+    assert 0 < counted <= 60 * 4096
     deep = tmp_path / "deep"
     deep.mkdir()
     here = os.open(deep, os.O_RDONLY)

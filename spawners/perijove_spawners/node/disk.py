@@ -15,8 +15,8 @@ _BLOCK = 512
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def disk_use(folder: Path) -> int | None:
-    """Bytes on disk below `folder`; None when it is not there.
+def disk_use(folder: Path, entries: int = ENTRIES) -> int | None:
+    """Bytes on disk below `folder`, of its first so many `entries`; None when it is not there.
 
     No link is followed and no other file system entered; a file of several names counts once.
     """
@@ -24,14 +24,14 @@ def disk_use(folder: Path) -> int | None:
         root = os.open(folder, _FLAGS)
     except OSError:
         return None
-    return _Walk(root).total
+    return _Walk(root, entries).total
 
 
 class _Walk:
-    def __init__(self, root: int) -> None:
+    def __init__(self, root: int, entries: int) -> None:
         info = os.fstat(root)
         self._device = info.st_dev
-        self._left = ENTRIES
+        self._left = entries
         self._seen: set[int] = set()
         self.total = info.st_blocks * _BLOCK
         self._enter(root, DEPTH)
