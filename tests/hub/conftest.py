@@ -67,6 +67,7 @@ class SimulatedNode:
     received: list[Attempt] = field(default_factory=list)
     forgotten: list[Attempt] = field(default_factory=list)
     stopped: list[Attempt] = field(default_factory=list)
+    frozen: set[Attempt] = field(default_factory=set)
     signals: list[tuple[Attempt, str]] = field(default_factory=list)
     limits: dict[Attempt, float | None] = field(default_factory=dict)
     on_report: Any = field(init=False, default=_unheard)
@@ -109,7 +110,8 @@ class SimulatedNode:
         found = []
         for attempt in self.orders if attempts is None else set(attempts) & set(self.orders):
             outcome = self.ended.get(attempt)
-            kind = ReportKind.ENDED if outcome else ReportKind.STARTED
+            alive = ReportKind.SUSPENDED if attempt in self.frozen else ReportKind.STARTED
+            kind = ReportKind.ENDED if outcome else alive
             if attempts is not None or attempt not in self.forgotten:
                 found.append(Report(self.name, attempt, kind, 1.0, outcome=outcome))
         return found
@@ -135,9 +137,11 @@ class SimulatedNode:
         return {attempt: 1 << 20 for attempt in attempts if attempt in self.orders}
 
     async def suspend(self, attempt: Attempt) -> None:
+        self.frozen.add(attempt)
         self.say(attempt, ReportKind.SUSPENDED)
 
     async def resume(self, attempt: Attempt) -> None:
+        self.frozen.discard(attempt)
         self.say(attempt, ReportKind.RESUMED)
 
     async def logs(

@@ -26,7 +26,7 @@ def place(board: Board, now: float) -> None:
     queue; those suspended for another job after it, as the room was made for that one.
     """
     _go_on(board, now, preempted=False)
-    if len(board.queue):
+    if len(board.queue) and len(board.ledger.table):
         shares = board.standing.shares(now)
         gate = board.standing.gate(now, shares)
         entries = board.scheduler.order(board.queue.lines(), shares, now)
