@@ -95,7 +95,7 @@ def recently_ended(database: Database) -> list[Job]:
 
 
 def spec_to_rerun(job: Job) -> JobSpec:
-    """Of the new job: it is not held and waits for none; a member of an array is an array of that one task."""
+    """Of the new job: not held, after no other; a member of an array becomes an array of that one task."""
     changes: dict[str, object] = {"depends_on": [], "hold": False}
     if job.array_id is not None and job.array_task is not None and job.spec.array is not None:
         changes["array"] = ArrayRange(start=job.array_task, end=job.array_task, step=job.spec.array.step)
