@@ -54,7 +54,7 @@ def requests(draw: st.DrawFn, paths: list[tuple[str, str, list[str]]]) -> dict[s
     query = draw(st.dictionaries(st.sampled_from([*names, "token", "zz"]), words, max_size=3))
     query.pop("follow", None)  # streams
     body = None
-    if method == "POST":
+    if method in {"POST", "PUT", "PATCH"}:
         whole = st.one_of(specs, st.lists(specs, max_size=3), values).map(json.dumps)
         body = draw(st.one_of(whole.map(str.encode), st.binary(max_size=60)))
     headers = draw(
