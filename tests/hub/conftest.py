@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -93,7 +94,7 @@ class SimulatedNode:
         self.say(attempt, ReportKind.ENDED, outcome=outcome)
 
     def say(self, attempt: Attempt, kind: ReportKind, **more: Any) -> None:
-        self.on_report([Report(self.name, attempt, kind, 1.0, **more)])
+        self.on_report([Report(self.name, attempt, kind, time.time(), **more)])
 
     async def describe(self) -> Node:
         return self.described
@@ -113,7 +114,7 @@ class SimulatedNode:
             alive = ReportKind.SUSPENDED if attempt in self.frozen else ReportKind.STARTED
             kind = ReportKind.ENDED if outcome else alive
             if attempts is not None or attempt not in self.forgotten:
-                found.append(Report(self.name, attempt, kind, 1.0, outcome=outcome))
+                found.append(Report(self.name, attempt, kind, time.time(), outcome=outcome))
         return found
 
     async def stop(self, attempts: Sequence[Attempt], grace: float | None = None) -> None:
@@ -185,7 +186,7 @@ class Service:
         body: dict[str, Any] = answer.json()
         return body
 
-    async def until(self, job: int, *states: str) -> dict[str, Any]:
+    async def until(self, job: int | str, *states: str) -> dict[str, Any]:
         """Wait until the job is in one of `states`."""
 
         async def reached() -> dict[str, Any] | None:

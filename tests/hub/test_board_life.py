@@ -49,6 +49,12 @@ SPECS = st.fixed_dictionaries(
         "resources": st.sampled_from([{}, {}, {"scratch": 1}]),
     },
 )
+FORMS: dict[str, dict[str, Any]] = {
+    "job": {},
+    "array": {"array": "1:9:2"},
+    "limited": {"array": "0:3%2"},
+    "gang": {"nodes": 2, "exclusive": False, "resources": {}},
+}
 WISHES = st.sampled_from(
     [
         events.Kill("u"),
@@ -99,17 +105,15 @@ class Life(RuleBasedStateMachine):
         data=st.data(),
     )
     def submit(self, fields: dict[str, Any], form: str, owner: str, data: st.DataObject) -> None:
-        more: dict[str, Any] = {
-            "array": {"array": "1:9:2"},
-            "limited": {"array": "0:3%2"},
-            "gang": {"nodes": 2, "exclusive": False, "resources": {}},
-        }.get(form, {})
+        more: dict[str, Any] = dict(FORMS[form])
         known = self._known()
-        if known and data.draw(st.booleans()):
-            on = data.draw(st.sampled_from(sorted(known)))
+        depends: bool = data.draw(st.booleans())
+        if known and depends:
+            on: int = data.draw(st.sampled_from(sorted(known)))
             kind = data.draw(st.sampled_from(["after", "afterok", "afterany", "afternotok"]))
             label = str(on)
-            if arrays.is_group(known[on]) and data.draw(st.booleans()):
+            of_member: bool = data.draw(st.booleans())
+            if arrays.is_group(known[on]) and of_member:
                 label += f"_{data.draw(st.sampled_from(arrays.tasks(known[on].spec)))}"
             more["depends_on"] = [f"{kind}:{label}"]
         made = job(0, owner, **{**fields, **more}).model_copy(update={"submitted": self.now})

@@ -46,7 +46,7 @@ async def test_jobs_wait_for_room_and_say_so(service: Service) -> None:
     third = await service.submit(cpu=1)
     assert waiting["state"] == "pending"
     assert (await service.show(2))["reason"]["code"] == "Resources"
-    assert "1 CPUs (0 free) on n1" in (await service.show(2))["reason"]["message"]
+    assert "1 CPU (0 free) on n1" in (await service.show(2))["reason"]["message"]
     assert (await service.show(third["id"]))["reason"]["position"] == 2
     await service.until(1, "running")
     service.nodes["n1"].finish(Attempt(1, 1))
@@ -61,7 +61,7 @@ async def test_no_device_is_held_twice(service: Service) -> None:
     held = [(await service.show(i))["gpus"] for i in (1, 2, 3)]
     assert {gpu["uuid"] for gpus in held for gpu in gpus} == {"n1-gpu0", "n1-gpu1"}
     assert held[2] == []
-    assert "1 GPUs (0 free)" in (await service.show(3))["reason"]["message"]
+    assert "1 GPU (0 free)" in (await service.show(3))["reason"]["message"]
 
 
 async def test_kill_pending_running_and_ended(service: Service) -> None:

@@ -119,7 +119,7 @@ async def test_a_launcher_that_cannot_says_so(service: Service) -> None:
     async def refuse(_: Attempt) -> None:
         raise UnsupportedError("this launcher cannot suspend")
 
-    service.nodes["n1"].suspend = refuse  # type: ignore[method-assign]
+    service.nodes["n1"].suspend = refuse  # type: ignore[assignment,method-assign]
     await service.submit()
     await service.until(1, "running")
     answer = await service.http.post("/jobs/1/suspend")

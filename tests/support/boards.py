@@ -75,11 +75,11 @@ class Record:
         standing = Standing(policy, self.allocations.values())
         scheduler = create(policy.scheduler, policy)
         board = Board(ledger, standing, scheduler, last_job=last_job, last_seq=last_seq)
-        live = [one for one in self.jobs.values() if not one.state.ended]
+        live = [each for each in self.jobs.values() if not each.state.ended]
         states: dict[int, dict[int, State]] = {}
-        for one in self.jobs.values():
-            if one.array_id is not None and one.array_task is not None:
-                states.setdefault(one.array_id, {})[one.array_task] = one.state
+        for each in self.jobs.values():
+            if each.array_id is not None and each.array_task is not None:
+                states.setdefault(each.array_id, {})[each.array_task] = each.state
         board.load(live, now, {n: one for n, one in self.jobs.items() if one.state.ended}, states)
         return board
 

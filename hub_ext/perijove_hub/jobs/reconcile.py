@@ -23,6 +23,9 @@ from perijove_hub.jobs.events import (
 from perijove_hub.jobs.lifecycle import attempt_of
 from perijove_spawners.protocol import Report, ReportKind
 
+CLOCKS = 2.0
+"""Seconds by which the clocks of nodes may differ from the service's."""
+
 
 @dataclass(slots=True)
 class Differences:
@@ -54,18 +57,21 @@ def compare(
     attempts that the database has on the node by now, also those sent since; `find` knows the live jobs.
     """
     found = Differences()
-    for job in wanted:
-        attempt = attempt_of(job)
-        report = seen.get(attempt)
-        if report is None:
-            _unknown(job, node, found)
-            continue
-        found.events += [(job.id, event) for event in events_of(report, asked=True)]
-        if (job.kill_requested or job.requeue_requested) and report.kind is not ReportKind.ENDED:
-            found.stop.append(attempt)
     for attempt, report in seen.items():
         if attempt not in ours:
             _not_ours(attempt, report, find(attempt.job), found)
+    surpassed = {attempt.job for attempt in found.adopt}
+    for job in wanted:
+        if job.id in surpassed:
+            continue
+        attempt = attempt_of(job)
+        report_of = seen.get(attempt)
+        if report_of is None:
+            _unknown(job, node, found)
+            continue
+        found.events += [(job.id, event) for event in events_of(report_of, asked=True)]
+        if (job.kill_requested or job.requeue_requested) and report_of.kind is not ReportKind.ENDED:
+            found.stop.append(attempt)
     return found
 
 
@@ -81,7 +87,7 @@ def _unknown(job: Job, node: str, found: Differences) -> None:
 
 def _not_ours(attempt: Attempt, report: Report, job: Job | None, found: Differences) -> None:
     if job is not None and not job.state.ended and attempt.number > job.attempt:
-        if report.at >= job.submitted:
+        if report.at >= job.submitted - CLOCKS:
             found.adopt.append(attempt)
             return
         found.skip.append(attempt)

@@ -1,0 +1,148 @@
+"""What outlives the service: drains, maintenance, policy; and how record and nodes are brought together."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from boards import board_of, node, submit
+from waiting import until
+
+from perijove.model import Attempt, Outcome, State
+from perijove_hub.jobs import events
+from perijove_hub.settings import Settings
+
+from .conftest import Service, SimulatedNode, running
+
+
+async def test_drains_and_maintenance_survive_a_restart(settings: Settings) -> None:
+    agent = SimulatedNode()
+    async with running(settings, [agent]) as service:
+        await service.http.post("/nodes/n1/drain", json={"reason": "new disk"})
+        await service.controller.maintenance("the move", "root")
+    async with running(settings, [agent.restart()]) as service:
+        await service.submit()
+        await service.settled()
+        [view] = (await service.http.get("/nodes")).json()
+        assert (view["node"]["state"], view["node"]["reason"]) == ("drain", "new disk")
+        await service.http.post("/nodes/n1/undrain")
+        await service.settled()
+        waiting = await service.show(1)
+        assert (waiting["state"], waiting["reason"]["code"]) == ("pending", "Maintenance")
+        await service.controller.maintenance(None, "root")
+        await service.until(1, "running")
+
+
+async def test_a_policy_holds_from_the_next_pass_on_and_after_a_restart(settings: Settings) -> None:
+    agent = SimulatedNode()
+    async with running(settings, [agent]) as service:
+        await service.controller.set_policy("site: {running: 1}", "root")
+        await service.submit(cpu=1)
+        await service.submit(cpu=1)
+        await service.until(1, "running")
+        await service.settled()
+        assert (await service.show(2))["reason"]["code"] == "Quota"
+    async with running(settings, [agent.restart()]) as service:
+        await service.settled()
+        assert (await service.show(2))["state"] == "pending"
+        await service.controller.set_policy("{}", "root")
+        await service.until(2, "running")
+
+
+async def test_an_end_that_was_forgotten_is_asked_for_before_a_job_is_called_lost(settings: Settings) -> None:
+    """As after a restore: the record still has it running, the node was told to forget it long ago."""
+    agent = SimulatedNode()
+    async with running(settings, [agent]) as service:
+        await service.submit()
+        await service.until(1, "running")
+    agent.ended[Attempt(1, 1)] = Outcome(exit_code=0, started=1.0, ended=2.0)
+    agent.forgotten.append(Attempt(1, 1))
+    async with running(settings, [agent.restart()]) as service:
+        assert (await service.until(1, "succeeded", "lost"))["state"] == "succeeded"
+
+
+async def test_a_restored_record_takes_over_what_is_newer(settings: Settings, tmp_path: Path) -> None:
+    agent = SimulatedNode()
+    async with running(settings, [agent]) as service:
+        await service.submit(retries=3, cpu=1)
+        await service.until(1, "running")
+        await service.controller.committed()
+        with sqlite3.connect(settings.database) as source, sqlite3.connect(tmp_path / "older.db") as copy:
+            source.backup(copy)
+        agent.finish(Attempt(1, 1), 1)
+        await until(lambda: Attempt(1, 2) in agent.orders, "the second attempt")
+        await service.submit(cpu=1)
+        await service.until(2, "running")
+    for part in ("perijove.db", "perijove.db-wal", "perijove.db-shm"):
+        (settings.state / part).unlink(missing_ok=True)
+    (tmp_path / "older.db").rename(settings.state / "perijove.db")
+    async with running(settings, [agent.restart()]) as service:
+        await service.settled()
+        found = await service.show(1)
+        assert (found["state"], found["attempt"]) == ("running", 2)
+        await until(
+            lambda: Attempt(2, 1) in service.nodes["n1"].stopped, "what nobody asked for to be stopped"
+        )
+        assert (await service.submit())["id"] == 3, "an id that was seen on a node is not given again"
+
+
+def test_an_attempt_that_was_not_on_record_is_adopted_with_its_number() -> None:
+    board, record = board_of(node("a"), node("b"))
+    number = submit(board)
+    board.place(0.0)
+    board.apply(number, events.Started(0.0), 0.0)
+    assert board.adopt_attempt(number, "b", 3, 1.0) is not None
+    board.apply(number, events.Started(1.0), 1.0)
+    job = board.jobs[number]
+    assert (job.state, job.attempt, job.node) == (State.RUNNING, 3, "b")
+    board.ledger.check()
+    assert [one.node for one in board.allocations] == ["b"]
+    record.take(board)
+    assert sorted((one.node, one.end) for one in record.allocations.values()) == [("a", 1.0), ("b", None)]
+
+
+def test_a_number_that_a_stranger_used_is_passed_over() -> None:
+    board, _ = board_of(node("a"))
+    number = submit(board)
+    board.skip_attempts(number, 4, 0.0)
+    board.place(0.0)
+    assert board.jobs[number].attempt == 5
+
+
+async def old(service: Service, **fields: Any) -> int:
+    job = await service.submit(cpu=0.1, memory="16M", **fields)
+    await service.until(job["id"], "running")
+    service.nodes["n1"].finish(Attempt(job["id"], 1), ended=service.controller.clock() - 100.0)
+    await service.until(job["id"], "succeeded")
+    return int(job["id"])
+
+
+async def test_what_is_old_is_archived_and_then_removed(service: Service) -> None:
+    kept, gone = await old(service, labels={"keep": "yes"}), await old(service)
+    await service.controller.set_policy("retention: {archive_after: 50s, keep: [keep=yes]}", "root")
+    await service.controller.housekeeping.round()
+    assert (await service.show(gone))["archived"] is True
+    assert (await service.show(kept))["archived"] is False
+    await until(lambda: Attempt(gone, 1) not in service.nodes["n1"].orders, "its directory to go")
+    assert Attempt(kept, 1) in service.nodes["n1"].orders
+    text = "retention: {archive_after: 50s, purge_after: 60s, keep: [keep=yes]}"
+    await service.controller.set_policy(text, "root")
+    await service.controller.housekeeping.round()
+    assert (await service.http.get(f"/jobs/{gone}")).status_code == 404
+    assert (await service.show(kept))["state"] == "succeeded"
+    usage = service.controller.database.usage(["owner"], 0.0, service.controller.clock())
+    assert sum(spent.jobs for spent in usage.values()) == 2, "what was used stays on the account"
+
+
+@pytest.mark.parametrize("verb", ["archive"])
+async def test_an_array_is_cleared_away_with_its_members(service: Service, verb: str) -> None:
+    await service.submit(array="1:3", cpu=1)
+    for member in (2, 3, 4):
+        await service.until(member, "running")
+        service.nodes["n1"].finish(Attempt(member, 1))
+    await service.until(1, "succeeded")
+    assert (await service.http.post(f"/jobs/1/{verb}")).json()["archived"] is True
+    assert (await service.show("1_2"))["archived"] is True
+    await until(lambda: not service.nodes["n1"].orders, "the directories to go")
