@@ -54,10 +54,6 @@ class LeaseQueries:
         self._renew = text(f"UPDATE lease SET expires = {clock} + :ttl WHERE {mine}")  # noqa: S608
         self._release = text(f"UPDATE lease SET expires = 0 WHERE {mine}")  # noqa: S608
         self._read = text(f"SELECT holder, url, fence, expires - {clock} FROM lease WHERE name = '{NAME}'")  # noqa: S608
-        self._skip = text(
-            f"UPDATE lease SET fence = fence + :fences, last_job = last_job + :jobs,"  # noqa: S608
-            f" last_seq = last_seq + :seqs, expires = 0 WHERE name = '{NAME}'"
-        )
         larger = f"CASE WHEN {{0}} < {place} THEN {place} ELSE {{0}} END"
         self.note = (
             f"UPDATE lease SET number = {place}, last_job = {larger.format('last_job')},"  # noqa: S608
@@ -86,10 +82,6 @@ class LeaseQueries:
         """Who leads, or led last; None before the first."""
         row = connection.execute(self._read).first()
         return Lease(*row) if row is not None and row[2] > 0 else None
-
-    def skip(self, connection: Connection, *, fences: int, jobs: int, seqs: int) -> None:
-        """Give up numbers that may have been given after a backup was made, and free the lease."""
-        connection.execute(self._skip, {"fences": fences, "jobs": jobs, "seqs": seqs})
 
     def check(self, connection: Connection, fence: int) -> None:
         """Raise unless `fence` is the current one; it stays so until the transaction's end."""

@@ -15,6 +15,7 @@ GROUP = "perijove.commands"
 """Entry points: a name, and a function with Typer annotations, a Typer app or a command."""
 
 _HELP = {
+    "database": "Back up, restore and migrate the service's database.",
     "node": "Make this host a node that runs jobs.",
     "serve": "Run the service alone, for an existing Dask scheduler and hub.",
     "up": "Start Perijove on this machine: service, node and, unless --no-hub, JupyterHub.",
@@ -53,7 +54,9 @@ class _Unloaded(TyperCommand):
 
     def __init__(self, entry: EntryPoint) -> None:
         package = entry.dist.name if entry.dist else entry.value
-        super().__init__(entry.name, help=_HELP.get(entry.name, f"From {package}."))
+        super().__init__(
+            entry.name, help=_HELP.get(entry.name, f"From {package}."), rich_help_panel="On a service's host"
+        )
         self.entry = entry
 
     def load(self) -> Any:
