@@ -44,7 +44,7 @@ def detail(job: Record, *, progress: bool = True) -> str:
     text = " ".join(parts)
     if progress and not job.ended and (far := progress_text(job)):
         text += f": {far}"
-    said = "; ".join(filter(None, [tasks_text(job) if progress else "", job.reason]))
+    said = _said(job) if progress else job.reason
     return f"{text}{': ' if text else ''}{said}" if said else text
 
 
@@ -84,10 +84,14 @@ def table_html(jobs: Sequence[Record]) -> str:
 
 def _cells(job: Record) -> list[str]:
     spent = format_duration(job.elapsed) if job.elapsed is not None else ""
-    plain = [job.label, job.name, None, spent, job.document.get("node") or "", job.reason]
+    plain = [job.label, job.name, None, spent, job.document.get("node") or "", _said(job)]
     return [
         f'<td style="text-align:left">{badge(job) if cell is None else escape(cell)}</td>' for cell in plain
     ]
+
+
+def _said(job: Record) -> str:
+    return "; ".join(filter(None, [tasks_text(job), job.reason]))
 
 
 def table_text(jobs: Sequence[Record]) -> str:
@@ -100,7 +104,7 @@ def table_text(jobs: Sequence[Record]) -> str:
             job.name,
             job.state,
             format_duration(job.elapsed) if job.elapsed is not None else "-",
-            job.reason,
+            _said(job),
         ]
         for job in jobs
     ]

@@ -53,6 +53,8 @@ def forecast_text(forecast: Document | None, now: float | None = None) -> str:
     now = time.time() if now is None else now
     earliest, likely, latest = (forecast.get(name) for name in ("earliest", "likely", "latest"))
     parts = []
+    if latest is not None and latest < now + 60:
+        return "starts within a minute"
     if latest is not None and earliest is not None and latest - earliest >= 60:
         parts.append(f"between {clock(earliest, now)} and {clock(latest, now)}")
     elif latest is not None:

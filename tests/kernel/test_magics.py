@@ -100,6 +100,31 @@ def test_a_shell_script(shell: Shell) -> None:
     assert shell.job.exit_code == 5
 
 
+def test_a_script_in_a_cell_carries_options_too(shell: Shell) -> None:
+    shell.run("%%submit --shell --name mine\n#PERIJOVE --cpus 0.5 --name its\necho hello\n#PERIJOVE -c 1")
+    assert shell.error is None, shell.err
+    assert (shell.job.spec["cpu"], shell.job.name) == (0.5, "mine")
+    assert "cell: #PERIJOVE after the first command is not read (line 4)" in shell.err
+    shell.run("%%submit --shell\n#PERIJOVE --cpux 0.5\necho hello")
+    assert "cell:2: " in str(shell.error)
+
+
+def test_an_array_shows_its_counts(shell: Shell) -> None:
+    shell.run("%%submit --shell --array 1:4%2\necho $PERIJOVE_TASK_ID")
+    assert shell.error is None, shell.err
+    assert shell.job.tasks == {State.SUCCEEDED: 4}
+    assert "4/4 done" in repr(shell.run("%jobs -n 1").result)
+    assert shell.job[3].logs() == "3\n"
+
+
+def test_why(shell: Shell) -> None:
+    shell.run("%%submit --shell --hold --background\ntrue")
+    label = shell.job.label
+    assert repr(shell.run("%why").result).startswith(f"job {label} held")
+    assert repr(shell.run(f"%why {label}").result).startswith(f"job {label} held")
+    shell.run("%kill")
+
+
 def test_in_the_background(shell: Shell) -> None:
     started = time.monotonic()
     shell.run("%%submit --background --out z\nimport time\ntime.sleep(1.5)\nz = 5\nprint('later')")

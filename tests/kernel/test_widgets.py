@@ -138,6 +138,28 @@ def test_output_of_a_background_job_comes_into_its_own_cell(front_end: FrontEnd)
     assert re.search(r"%job \d+ -o", said)
 
 
+def test_an_array_is_a_bar_with_counts(front_end: FrontEnd) -> None:
+    cell = front_end.start("%%submit --shell --array 1:200%1 --cpus 0.5\nsleep 0.2")
+    front_end.listen(lambda: re.search(r"\b[1-9]\d*/200 done, 1 running", front_end.values()))
+    kill = front_end.button("Kill")
+    assert kill
+    front_end.click(kill)
+    front_end.listen(lambda: front_end.idle == cell)
+    assert "killed" in front_end.shown[-1]["content"]["data"]["text/html"]
+
+
+def test_a_job_that_waits_says_why_and_until_when(front_end: FrontEnd) -> None:
+    front_end.run("%%submit --shell --cpus 4 --background\nsleep 60")
+    large = front_end.button("Kill")
+    cell = front_end.start("%%submit --shell --cpus 4\ntrue")
+    front_end.listen(lambda: "<li>with --cpus 1 it would start now</li>" in front_end.values())
+    assert "<li>starts between" in front_end.values()
+    assert large
+    front_end.click(large)
+    front_end.listen(lambda: front_end.idle == cell)
+    assert "succeeded" in front_end.shown[-1]["content"]["data"]["text/html"]
+
+
 def test_without_ipywidgets_there_is_html(front_end: FrontEnd) -> None:
     front_end.run("import sys; sys.modules['ipywidgets'] = None")
     front_end.run("%%submit --shell\necho plain")

@@ -116,11 +116,40 @@ def printable(text: object) -> str:
 
 
 def _recent_ids() -> list[tuple[str, str]]:
-    """Ids for the shell's completion; nothing when the service is slow to answer."""
+    """Ids for the shell's completion."""
+
+    async def asked(client: AsyncClient) -> list[tuple[str, str]]:
+        return [(job.label, f"{job.state} {job.name}") for job in await client.jobs(limit=30)]
+
+    return _completions(asked)
+
+
+def partitions() -> list[tuple[str, str]]:
+    """Partitions that the user may name, for the shell's completion."""
+
+    async def asked(client: AsyncClient) -> list[tuple[str, str]]:
+        return [(name, "") for name in (await client.site()).get("partitions") or []]
+
+    return _completions(asked)
+
+
+def projects() -> list[tuple[str, str]]:
+    """The user's projects, likewise."""
+
+    async def asked(client: AsyncClient) -> list[tuple[str, str]]:
+        return [(project["name"], project.get("description", "")) for project in await client.projects()]
+
+    return _completions(asked)
+
+
+def _completions(
+    ask: Callable[[AsyncClient], Coroutine[Any, Any, list[tuple[str, str]]]],
+) -> list[tuple[str, str]]:
+    """What `ask` finds; nothing when the service is slow to answer."""
 
     async def asked() -> list[tuple[str, str]]:
         async with AsyncClient(timeout=1.0) as client:
-            return [(job.label, f"{job.state} {job.name}") for job in await client.jobs(limit=30)]
+            return await ask(client)
 
     try:
         return asyncio.run(asked())
