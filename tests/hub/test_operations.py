@@ -116,6 +116,7 @@ async def old(service: Service, **fields: Any) -> int:
     await service.until(job["id"], "running")
     service.nodes["n1"].finish(Attempt(job["id"], 1), ended=service.controller.clock() - 100.0)
     await service.until(job["id"], "succeeded")
+    await service.controller.committed()
     return int(job["id"])
 
 
@@ -146,3 +147,17 @@ async def test_an_array_is_cleared_away_with_its_members(service: Service, verb:
     assert (await service.http.post(f"/jobs/1/{verb}")).json()["archived"] is True
     assert (await service.show("1_2"))["archived"] is True
     await until(lambda: not service.nodes["n1"].orders, "the directories to go")
+
+
+async def test_job_directories_count_towards_a_limit_of_disk(service: Service) -> None:
+    await service.controller.set_policy("default_user: {limits: {disk: 2M}}", "root")
+    first = await old(service)
+    owner = (await service.show(first))["owner"]
+    await service.controller.housekeeping.round()
+    assert service.controller.board.standing.disk(owner) == 1 << 20
+    await old(service)
+    await service.controller.housekeeping.round()
+    answer = await service.http.post("/jobs", json={"command": ["true"]})
+    assert answer.status_code == 422, "over the limit"
+    await service.http.post(f"/jobs/{first}/archive")
+    await service.submit()

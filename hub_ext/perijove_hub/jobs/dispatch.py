@@ -32,7 +32,7 @@ from perijove_hub.jobs.events import Ended, Refused, Resumed, Suspended
 from perijove_hub.jobs.lifecycle import attempt_of
 from perijove_hub.jobs.orders import order_of
 from perijove_spawners.failpoints import reach
-from perijove_spawners.launcher import LaunchError
+from perijove_spawners.launcher import LaunchError, StaleFenceError
 from perijove_spawners.protocol import Order
 
 log = logging.getLogger(__name__)
@@ -134,6 +134,9 @@ class Dispatch:
             reach(f"serve.{method}-sent")
         except UnavailableError:
             log.info("node %s was not told to %s %s; the reconciler will", node, method, _shown(args[0]))
+        except StaleFenceError as error:
+            log.critical("another service leads: %s", error)
+            self._core.died()
         except LaunchError as error:
             log.warning("node %s could not %s %s: %s", node, method, _shown(args[0]), error)
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from perijove.model import Attempt, Job
 from perijove_hub.jobs import arrays
 from perijove_hub.jobs.core import Core
+from perijove_hub.jobs.disk import Disk
 from perijove_hub.jobs.effects import SendPurge
 from perijove_hub.policy.document import Retention
 
@@ -26,6 +27,7 @@ class Housekeeping:
 
     def __init__(self, core: Core, committed: Callable[[], Awaitable[None]]) -> None:
         self._core, self._committed = core, committed
+        self._disk = Disk(core)
 
     async def run(self) -> None:
         """Work for ever."""
@@ -39,6 +41,7 @@ class Housekeeping:
     async def round(self) -> None:
         """Clear away what is older than the policy keeps it."""
         retention, now = self._core.board.policy.retention, self._core.clock()
+        await self._disk.measure()
         if retention.archive_after is not None:
             await self._old(retention, now - retention.archive_after, archived=False)
         if retention.purge_after is not None:

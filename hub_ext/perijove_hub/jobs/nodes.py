@@ -12,6 +12,7 @@ from perijove_hub.jobs.effects import SendForget, SendOrder, SendStop
 from perijove_hub.jobs.events import Progressed
 from perijove_hub.jobs.lifecycle import attempt_of
 from perijove_hub.jobs.reconcile import compare, events_of
+from perijove_spawners.launcher import StaleFenceError
 from perijove_spawners.protocol import HEARTBEAT, Report, ReportKind
 
 log = logging.getLogger(__name__)
@@ -95,6 +96,10 @@ class Nodes:
                 seen |= {report.attempt: report for report in more}
         except UnavailableError as error:
             log.info("node %s was not asked: %s", name, error)
+            return
+        except StaleFenceError as error:
+            log.critical("another service leads: %s", error)
+            core.died()
             return
         finally:
             self._reconciling.discard(name)
