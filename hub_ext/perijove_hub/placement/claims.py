@@ -120,19 +120,17 @@ class Claims:
                     claim.resources[name] = claim.resources.get(name, 0) - units * count
 
     def add(self, row: int, job: int, label: str, request: Request, at: float, freed: Freed) -> None:
-        """Keep what one member needs on the node from `at` on, when `freed` will be free as well."""
+        """Keep what one member needs on the node from `at` on, when `freed` will be free as well.
+
+        What all claims of the node take counts, whatever their times: so what is left beside the earliest is
+        the least, and those made before need no second look.
+        """
         table, wanted = self._table, self._wanted.setdefault(row, Wanted())
         claims = self._claims.setdefault(row, [])
         free = [gpu for gpu in table.devices[row] if gpu.uuid not in wanted.gpus]
         later = [gpu for gpu in freed.gpus if gpu.uuid not in wanted.gpus]
         # Devices that are busy until then leave those that are free to others.
         kept = frozenset(gpu.uuid for gpu in request.gpus.among([*later, *free])[: request.gpus.count])
-        for claim in claims:
-            if claim.at >= at:
-                claim.cpu -= request.cpu
-                claim.memory -= request.memory
-                for name, units in request.resources:
-                    claim.resources[name] = claim.resources.get(name, 0) - units
         wanted.cpu += request.cpu
         wanted.memory += request.memory
         wanted.gpus |= kept

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from perijove.model import Gpu, Job
+
+
+_NONE: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ class Placement:
     count: int = 1
     gpus: tuple[Gpu, ...] = ()
     """As many as one member asks for, `count` times: the first member's first."""
-    slots: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    slots: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: _NONE)
     """Resource -> numbers of its units, likewise. Resources without numbered units are not in it."""
 
 

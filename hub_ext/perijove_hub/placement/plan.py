@@ -212,7 +212,9 @@ class Pass:
         self.claims.use(row, request, end, count)
         self._rankings.touch(row)
         self.claiming.started(row, request, end, count, gpus)
-        self.plan.placements.append(Placement(job.id, self.table.names[row], count, gpus, slots))
+        name = self.table.names[row]
+        more = (gpus, slots) if gpus or slots else ()
+        self.plan.placements.append(Placement(job.id, name, count, *more))
 
     def _start_many(self, job: Job, choice: Choice, counts: Counts) -> int:
         request, end = choice.request, choice.end
