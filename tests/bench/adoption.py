@@ -2,8 +2,8 @@
 
 python tests/bench/adoption.py
 
-Beside it: reading as many small files, which is the least that a record on disk costs. The service has its own
-part on top, which asks `known` of each node.
+Beside it: reading as many small files, which is the least that a record on disk costs. The service has its
+own part on top, which asks `known` of each node.
 """
 
 from __future__ import annotations
