@@ -75,7 +75,7 @@ def revive(of: Cluster) -> None:
 def test_everything_dies_at_random(tmp_path: Path, witness: Witness) -> None:
     chance = random.Random(20)
     with postgres(durable=True) as database, cluster(tmp_path) as of:
-        of._env["PERIJOVE_DATABASE_URL"] = database.new()
+        of.env["PERIJOVE_DATABASE_URL"] = database.new()
         of.scheduler()
         for name in ("a", "b"):
             of.service(name)
@@ -180,7 +180,7 @@ def test_a_node_that_is_cut_off_comes_back_with_the_truth(tmp_path: Path, witnes
 def test_a_stale_leader_changes_nothing(tmp_path: Path, witness: Witness) -> None:
     """Paused past its lease and let go on: another leads, and what the first still had in mind is refused."""
     with postgres(durable=True) as database, cluster(tmp_path) as of:
-        of._env["PERIJOVE_DATABASE_URL"] = database.new()
+        of.env["PERIJOVE_DATABASE_URL"] = database.new()
         of.scheduler()
         of.service("a")
         of.node("n1", cpus=8)

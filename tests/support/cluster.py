@@ -73,14 +73,16 @@ class Cluster:
         (folder / "log").mkdir()
         self.ports: dict[str, int] = {}
         self.processes: dict[str, Process] = {}
-        self._env = {**os.environ, "PERIJOVE_STATE": str(self.state), **(settings or {})}
+        self.env = {**os.environ, "PERIJOVE_STATE": str(self.state), **(settings or {})}
         endpoint = {"url": "http://127.0.0.1:0", "token": TOKEN, "launchers": []}
         (self.state / "endpoint.json").write_text(json.dumps(endpoint))
 
     def scheduler(self) -> Process:
         port = self.ports.setdefault("scheduler", free_port(self.host))
         argv = ["--host", self.host, "--port", str(port), "--tls", str(self.state / "tls")]
-        return self._add("scheduler", "perijove_spawners.fabric.scheduler", argv)
+        process = self._add("scheduler", "perijove_spawners.fabric.scheduler", argv)
+        wait_until((self.state / "tls/dask.pem").exists, "the key of the links", 60)
+        return process
 
     @property
     def scheduler_url(self) -> str:
@@ -116,7 +118,7 @@ class Cluster:
         within: Sequence[str] = (),
     ) -> Process:
         command = [*within, sys.executable, "-m", module, *argv]
-        process = Process(name, command, {**self._env, **(env or {})}, self.folder / "log" / f"{name}.log")
+        process = Process(name, command, {**self.env, **(env or {})}, self.folder / "log" / f"{name}.log")
         self.processes[name] = process
         process.start()
         return process
@@ -131,7 +133,7 @@ class Cluster:
         for name in self.ports:
             if name != "scheduler" and self.processes[name].alive:
                 with contextlib.suppress(httpx.TransportError), self.client(name) as http:
-                    if http.get("/health").status_code == 200:
+                    if http.get("/health", timeout=2).status_code == 200:
                         return name
         return None
 
