@@ -11,7 +11,7 @@ from boards import board_of, node, submit
 from waiting import until
 
 from perijove.model import Attempt, Outcome, State
-from perijove_hub.jobs import events
+from perijove_hub.jobs import adopting, events
 from perijove_hub.settings import Settings
 
 from .conftest import Service, SimulatedNode, running
@@ -93,7 +93,7 @@ def test_an_attempt_that_was_not_on_record_is_adopted_with_its_number() -> None:
     number = submit(board)
     board.place(0.0)
     board.apply(number, events.Started(0.0), 0.0)
-    assert board.adopt_attempt(number, "b", 3, 1.0) is not None
+    assert adopting.adopt(board, number, "b", 3, 1.0) is not None
     board.apply(number, events.Started(1.0), 1.0)
     job = board.jobs[number]
     assert (job.state, job.attempt, job.node) == (State.RUNNING, 3, "b")
@@ -106,7 +106,7 @@ def test_an_attempt_that_was_not_on_record_is_adopted_with_its_number() -> None:
 def test_a_number_that_a_stranger_used_is_passed_over() -> None:
     board, _ = board_of(node("a"))
     number = submit(board)
-    board.skip_attempts(number, 4, 0.0)
+    adopting.skip(board, number, 4, 0.0)
     board.place(0.0)
     assert board.jobs[number].attempt == 5
 

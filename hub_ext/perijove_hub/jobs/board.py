@@ -17,8 +17,7 @@ from perijove_hub.accounting import Allocation
 from perijove_hub.jobs import arrays, depending, gangs, loading, passes, whole
 from perijove_hub.jobs.books import Books
 from perijove_hub.jobs.decision import Decision
-from perijove_hub.jobs.ending import OFF_NODE
-from perijove_hub.jobs.events import Adopted, Ended, Event, Kill, Resume, Suspended
+from perijove_hub.jobs.events import Ended, Event, Kill, Resume, Suspended
 from perijove_hub.jobs.holdings import Holdings
 from perijove_hub.jobs.lifecycle import HELD, decide
 from perijove_hub.jobs.members import Members
@@ -185,24 +184,6 @@ class Board(Books):
     def apply_to_member(self, job: Job, event: Event, now: float) -> None:
         """Let `event` happen to this job alone, whatever it is a member of."""
         self._carry(job, decide(job, self._filled_in(job, event), now), now)
-
-    def adopt_attempt(self, job_id: int, node: str, number: int, now: float) -> Job | None:
-        """A node has an attempt of a job that is later than the one on record: that is the truth."""
-        job = self.jobs.get(job_id) or self._derived(job_id)
-        if job is None or number <= job.attempt:
-            return None
-        if job.state is not State.PENDING:
-            waits = job.model_copy(update={**OFF_NODE, "state": State.PENDING, "reason": None})
-            self.change(job, waits, "displaced", {}, now)
-            job = waits
-        self.apply_to_member(job, Adopted(node, number), now)
-        return self.jobs.get(job_id)
-
-    def skip_attempts(self, job_id: int, number: int, now: float) -> None:
-        """The next attempt of a job gets a number above `number`."""
-        job = self.jobs.get(job_id) or self._derived(job_id)
-        if job is not None and not job.state.on_node and job.attempt < number:
-            self.change(job, job.model_copy(update={"attempt": number}), None, {}, now)
 
     def end_delays(self, now: float) -> bool:
         """Let those start again whose delay is over; whether there were any."""

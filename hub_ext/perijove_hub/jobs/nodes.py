@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from perijove.model import Attempt, Job, Node, NodeState, State, UnavailableError
+from perijove_hub.jobs import adopting
 from perijove_hub.jobs.core import Core
 from perijove_hub.jobs.effects import SendForget, SendOrder, SendStop
 from perijove_hub.jobs.events import Progressed
@@ -137,7 +138,7 @@ class Nodes:
         for attempt in found.adopt:
             self._adopt(name, attempt, seen[attempt])
         for attempt in found.skip:
-            board.skip_attempts(attempt.job, attempt.number, now)
+            adopting.skip(board, attempt.job, attempt.number, now)
         effects = board.pending.effects
         unsent = core.unsent()
         effects += [SendOrder(job) for job in found.resend if job not in unsent]
@@ -148,7 +149,7 @@ class Nodes:
     def _adopt(self, name: str, attempt: Attempt, report: Report) -> None:
         core, now = self._core, self._core.clock()
         log.warning("node %s has %s, which is newer than the record: taken over", name, attempt)
-        if core.board.adopt_attempt(attempt.job, name, attempt.number, now) is None:
+        if adopting.adopt(core.board, attempt.job, name, attempt.number, now) is None:
             return
         for event in events_of(report, asked=True):
             core.board.apply(attempt.job, event, now)
