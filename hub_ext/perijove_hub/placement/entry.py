@@ -8,7 +8,6 @@ from types import MappingProxyType
 
 from perijove.model import Gpu, Job
 
-
 _NONE: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
 
