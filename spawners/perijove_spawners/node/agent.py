@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from perijove.model import Attempt, Node, OperatorError, Outcome, ReasonCode, Stats
+from perijove_spawners.failpoints import reach
 from perijove_spawners.launcher import Launcher, LaunchError, Phase, Status
 from perijove_spawners.node.attempts import Attempts, Folder, Record, Stop, Taken, boot_id
 from perijove_spawners.node.config import NodeConfig
@@ -159,7 +160,9 @@ class NodeAgent:
             await persist(
                 lambda: engine.launcher.stop(attempt, grace=_ORPHAN_GRACE), f"{attempt}: stop orphan"
             )
+        reach("node.before-remove")
         await persist(lambda: engine.launcher.remove(attempt), f"{attempt}: remove")
+        reach("node.removed")
         self._lives.pop(attempt, None)
 
     # NodeCalls
@@ -279,6 +282,7 @@ class NodeAgent:
         folder = self._attempts.folder(attempt)
         try:
             folder.take(Taken(order, self._boot))
+            reach("node.order-taken")
         except OSError as error:
             said = f"the order cannot be recorded on {self.name}: {error.strerror}"
             self._say_ended(attempt, _not_run(ReasonCode.LAUNCH_FAILED, said, transient=True))

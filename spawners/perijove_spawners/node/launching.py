@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perijove.model import Endpoint
+from perijove_spawners.failpoints import reach
 from perijove_spawners.launcher import EngineError, Launch, LaunchError, Mount, Phase
 from perijove_spawners.node import environment, mounts
 from perijove_spawners.node.attempts import Started
@@ -56,9 +57,12 @@ class Launching:
         """Returns when it runs; :class:`LaunchError` or :class:`StoppedError` when nothing of it does."""
         try:
             launch = await self._lay_out()
+            reach("node.staged")
             await self._fetch(launch)
             async with self.engine.starts:
+                reach("node.before-start")
                 await self._start(launch)
+                reach("node.started")
         except (LaunchError, StoppedError):
             raise
         except Exception as error:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from perijove.model import Attempt, Outcome, ReasonCode, format_duration
+from perijove_spawners.failpoints import reach
 from perijove_spawners.launcher import LaunchError, Phase, Status
 from perijove_spawners.node.attempts import Folder, Record, Started, Stop, Times
 from perijove_spawners.node.deadlines import Deadlines
@@ -147,7 +148,9 @@ class Life:
             outcome = with_outputs(outcome, taken, missing)
         if self.started:
             self.look_for_progress()
+        reach("node.before-outcome")
         self.folder.note_outcome(outcome)
+        reach("node.outcome-kept")
         self.outcome = outcome
         self._report(ReportKind.ENDED, outcome=outcome)
         self.ended.set()
