@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from perijove.model import Blocker, BlockerKind, Job, Reason, ReasonCode, State
@@ -12,6 +12,7 @@ from perijove_hub.placement.entry import Entry
 from perijove_hub.placement.forecast import forecast
 from perijove_hub.placement.hints import Why, hints
 from perijove_hub.placement.reasons import explain
+from perijove_hub.placement.runtimes import Range
 from perijove_hub.placement.situation import Situation
 
 if TYPE_CHECKING:
@@ -51,8 +52,22 @@ def why(board: Board, job: Job, now: float) -> Why:
     waits_for_people = any(blocker.kind in {BlockerKind.HOLD, BlockerKind.DEPENDENCY} for blocker in own)
     if waits_for_people:
         return Why(reason)
-    when = forecast(entry, situation, board.runtimes.expected, board.jobs.get, waiting=len(board.queue))
+    expected = remembered(board.runtimes.expected)
+    when = forecast(entry, situation, expected, board.jobs.get, waiting=len(board.queue))
     return Why(reason, when, hints(entry, situation) if not own else [])
+
+
+def remembered(expected: Callable[[Job], Range]) -> Callable[[Job], Range]:
+    """The same answers, worked out once for all jobs that are alike: a forecast asks for each that runs."""
+    known: dict[tuple[str, str, float | None], Range] = {}
+
+    def answer(job: Job) -> Range:
+        key = (job.owner, job.name, job.spec.time_limit)
+        if (found := known.get(key)) is None:
+            found = known[key] = expected(job)
+        return found
+
+    return answer
 
 
 def situation_of(board: Board, entry: Entry, now: float) -> Situation:

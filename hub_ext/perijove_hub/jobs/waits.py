@@ -32,7 +32,8 @@ class Waits:
 
     def on(self, target: int) -> list[tuple[int, list[Dependency]]]:
         """Who waits for `target`, by id, and for what of it."""
-        return sorted(self._dependants.get(target, {}).items())
+        waiting = self._dependants.get(target)
+        return sorted(waiting.items()) if waiting else []
 
     def targets(self, ids: range) -> list[int]:
         """Which of `ids` somebody waits for."""
