@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def concerns_all(event: Event) -> bool:
     """Whether what happens to one member happens to all."""
-    return isinstance(event, Kill | Hold | Release | Suspend | Resume | Reschedule | Preempt)
+    return isinstance(event, Kill | Hold | Release | Suspend | Resume | Reschedule | Preempt | Change)
 
 
 def may_start(board: Board, gang: Job) -> bool:
@@ -57,7 +57,7 @@ def member_moved(board: Board, old: Job, new: Job, now: float) -> None:
         _end_finished(board, new, now)
         return
     requeued = new.state is State.PENDING and old.state.on_node
-    if requeued and may_start(board, board.jobs[gang]):
+    if new.state is State.PENDING and may_start(board, board.jobs[gang]):
         members.fell = None
         _ask_for_alike(board, gang, now)
         board.enqueue(board.jobs[gang], now)
