@@ -62,7 +62,8 @@ class NodeAgent:
         gpu_driver: GpuDriver | None = None,
     ) -> None:
         self.config, self.name = config, config.name
-        self.incarnation = secrets.token_hex(8)
+        self._boot = boot_id()
+        self.incarnation = f"{self._boot}/{secrets.token_hex(8)}"
         self.address = ""
         """Where the agent is reached, as it announces it."""
         self.on_report: Callable[[list[Report]], None] = _ignore
@@ -80,7 +81,6 @@ class NodeAgent:
         self._recovered: dict[str, list[Record]] = {name: [] for name in launchers}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._images: list[str] = []
-        self._boot = boot_id()
         self._fences = FenceKeeper(config.directory / "fence")
         self._lock = -1
 
@@ -277,7 +277,11 @@ class NodeAgent:
         if attempt in self._purged or self._attempts.exists(attempt):
             return None
         if order.incarnation != self.incarnation:
-            self._say_ended(attempt, _not_run(ReasonCode.NODE_LOST, f"node {self.name} was restarted"))
+            # The agent records an order before it acts on it. What a power failure took away is not known;
+            # without one, no record means that nothing ran, and the job may queue again.
+            same_boot = bool(self._boot) and order.incarnation.startswith(f"{self._boot}/")
+            said = f"node {self.name} was restarted"
+            self._say_ended(attempt, _not_run(ReasonCode.NODE_LOST, said, transient=same_boot))
             return None
         folder = self._attempts.folder(attempt)
         try:
