@@ -179,7 +179,8 @@ def kind_of(table: Table, column: str) -> str:
 
 
 def _given(table: Table, columns: Sequence[str]) -> str:
-    arrays = ", ".join(f"%s::{kind_of(table, name)}[]" for name in columns)
+    # In binary form: as text, an array's quoting takes five times as long.
+    arrays = ", ".join(f"%b::{kind_of(table, name)}[]" for name in columns)
     return f"unnest({arrays}) AS given ({_names(columns)})"
 
 
