@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,6 +20,10 @@ log = logging.getLogger(__name__)
 
 COMMIT_PATIENCE = 30.0
 """Seconds a request waits for the database before it is told that it did not answer."""
+
+GATHER = 0.004
+"""Seconds between the begins of two rounds at least: under load one pass and one commit do for what arrives
+meanwhile."""
 
 Subscriber = asyncio.Queue[tuple[JobEvent, Job] | None]
 """None: the reader was too slow, events were dropped; the database has them."""
@@ -43,9 +48,12 @@ class Writer:
 
     async def run(self) -> None:
         """Work for ever. Raises when another service leads."""
-        core = self._core
+        core, begun = self._core, 0.0
         while True:
             await core.wake.wait()
+            if (early := begun + GATHER - time.monotonic()) > 0:
+                await asyncio.sleep(early)
+            begun = time.monotonic()
             core.wake.clear()
             board = core.board
             board.place(core.clock())
