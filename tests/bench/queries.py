@@ -39,7 +39,7 @@ def job(number: int, chance: random.Random) -> Job:
         state = State.RUNNING
     else:
         state = State.LOST if number in {5, 70_000} else chance.choice(ENDED)
-    began = NOW - YEAR * (1 - number / JOBS)
+    began = NOW - max(1.0, YEAR * (1 - number / (JOBS - 101_000)))
     # Seldom ones, too: an owner, a name, a project and a label of 20 jobs in the oldest tenth.
     seldom = number % 5000 == 0 and number < JOBS / 10
     spec = JobSpec(
