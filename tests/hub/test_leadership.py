@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -22,7 +22,7 @@ from waiting import wait_until
 
 from perijove.model import Job, JobEvent, JobSpec, State
 from perijove_hub.store.database import TRANSIENT, Batch, Database, Page, StaleLeaderError
-from perijove_hub.store.engine import writing
+from perijove_hub.store.engine import driver_transaction, writing
 from perijove_hub.store.leadership import LOCK, Leadership, holder_at
 
 pytestmark = pytest.mark.timeout(180)
@@ -321,6 +321,17 @@ def test_sessions_that_the_server_ends_are_replaced(postgresql: Postgres) -> Non
         assert written(first.database) == {1, 2, 3, 4, 5}
 
 
+def test_a_leader_that_stands_still_in_a_commit_is_followed(postgresql: Postgres) -> None:
+    url = postgresql.new()
+    with leader(url, "a", ttl=3600) as first, leader(url, "b") as second:
+        assert first.acquire()
+        _let_it_run_out(first.database)
+        with pytest.raises(TRANSIENT):
+            _stand_still(first.database, until=second.acquire)
+        assert second.fence == 2
+        assert written(second.database) == set()
+
+
 @pytest.mark.parametrize("moment", [ASKED, ANSWERED], ids=["asked", "answered"])
 def test_a_commit_without_an_answer_is_made_once(postgresql: Postgres, moment: bytes) -> None:
     url = postgresql.new()
@@ -341,6 +352,14 @@ def test_a_commit_without_an_answer_is_made_once(postgresql: Postgres, moment: b
             _patiently(first.database, batch(3))
             assert written(first.database) == {1, 2, 3}
             assert [event.seq for event in first.database.events()] == [1, 2, 3]
+
+
+def _stand_still(database: Database, until: Callable[[], bool]) -> None:
+    """Commit, but stop between the note of the batch and the end."""
+    with driver_transaction(database.engine) as standing:
+        assert database._note(standing, Batch(number=1))
+        assert until(), "the server ends what says nothing for a while"
+        standing.commit()
 
 
 def _patiently(database: Database, some: Batch) -> None:
