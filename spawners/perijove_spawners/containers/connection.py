@@ -41,6 +41,10 @@ class FaultError(EngineError):
     """The engine failed at what it was asked (HTTP 5xx); some engines say so of bad requests, too."""
 
 
+class UnansweredError(EngineError):
+    """The engine was asked and went away before it answered: it may have done it or not."""
+
+
 class Connection:
     """An engine by its URL.
 
@@ -117,8 +121,17 @@ class Connection:
         if isinstance(
             error, (DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError)
         ):
-            return EngineError(f"{self.engine} at {self.url} does not answer: {error}")
+            said = f"{self.engine} at {self.url} does not answer: {error}"
+            return EngineError(said) if _never_sent(error) else UnansweredError(said)
         return error
+
+
+def _never_sent(error: BaseException) -> bool:
+    """Whether the connection was refused: what was to be asked never reached the engine."""
+    if isinstance(error, ConnectionRefusedError | FileNotFoundError | urllib3.exceptions.NewConnectionError):
+        return True
+    inside = [*error.args, error.__cause__, error.__context__]
+    return any(isinstance(one, BaseException) and _never_sent(one) for one in inside)
 
 
 async def in_thread(call: Callable[[], T], name: str) -> T:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
 from perijove.model import Attempt, Capabilities, Endpoint, Stats
-from perijove_spawners.containers.connection import Connection, FaultError, RefusedError
+from perijove_spawners.containers.connection import Connection, FaultError, RefusedError, UnansweredError
 from perijove_spawners.containers.container import (
     NETWORK,
     NETWORKS,
@@ -72,6 +72,8 @@ class EngineLauncher:
         self._locks: WeakValueDictionary[Attempt, asyncio.Lock] = WeakValueDictionary()
         self._survey = Survey(self._connection, self._containers, self.dialect)
         self._events: set[EventStream] = set()
+        self._doubtful: set[Attempt] = set()
+        """The engine went away while it was starting these; it may have run them without noting it."""
 
     @classmethod
     def default_url(cls) -> str:
@@ -135,7 +137,9 @@ class EngineLauncher:
             except LaunchError as error:
                 if not await self._found_unstarted(launch.attempt, error):
                     return
-            await self._run(name)
+                await self._leave_doubtful(launch.attempt, name)
+            await self._run(launch.attempt, name)
+            self._doubtful.discard(launch.attempt)
             self._survey.note_start(launch.attempt)
 
     async def _create(self, launch: Launch, name: str) -> None:
@@ -184,9 +188,24 @@ class EngineLauncher:
                 raise EngineError(f"the engine is still making the container of {attempt}") from error
             await asyncio.sleep(0.05)
 
-    async def _run(self, name: str) -> None:
+    async def _leave_doubtful(self, attempt: Attempt, name: str) -> None:
+        """Refuse to start what may have run.
+
+        An engine that was killed after it let the program go, and before it noted that, calls the container
+        created: starting that would run the job a second time.
+        """
+        if attempt not in self._doubtful:
+            return
+        await self._containers.discard(name, force=True)
+        self._doubtful.discard(attempt)
+        raise LaunchError(f"{self.name} died while it started the job; whether it ran is not known")
+
+    async def _run(self, attempt: Attempt, name: str) -> None:
         try:
             await self._attempted(lambda: self._connection.api.start(name))
+        except UnansweredError:
+            self._doubtful.add(attempt)
+            raise
         except EngineError:
             raise
         except LaunchError:

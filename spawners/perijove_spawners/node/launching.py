@@ -132,7 +132,7 @@ class Launching:
             return
         fetch = asyncio.ensure_future(
             persist(
-                lambda: self.engine.launcher.prepare(launch, self.say),
+                lambda: self._prepare(launch),
                 f"{launch.attempt}: prepare",
                 patience=PATIENCE,
             )
@@ -146,6 +146,13 @@ class Launching:
         finally:
             fetch.cancel()
             stop.cancel()
+
+    async def _prepare(self, launch: Launch) -> None:
+        try:
+            await self.engine.launcher.prepare(launch, self.say)
+        except EngineError as error:
+            self.say(f"waiting for {self.engine.name}: {error}")
+            raise
 
     async def _start(self, launch: Launch) -> None:
         """Start it, however often the engine fails; give up only when it certainly has nothing of it."""
