@@ -123,6 +123,8 @@ class Controller:
         core.spawn_vital(self.writer.run())
         core.spawn_vital(self._watch())
         core.spawn_vital(self.housekeeping.run())
+        core.inventory.began(self.clock())
+        core.spawn(core.inventory.run())
         await self.fabric.open()
 
     async def close(self) -> None:

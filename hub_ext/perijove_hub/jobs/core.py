@@ -10,6 +10,7 @@ from typing import Any
 from perijove_hub.accounts import Identity
 from perijove_hub.jobs.board import Board
 from perijove_hub.jobs.effects import SendOrder
+from perijove_hub.jobs.inventory import Inventory
 from perijove_hub.jobs.pending import Pending
 from perijove_hub.ledger import Ledger
 from perijove_hub.settings import Settings
@@ -40,6 +41,8 @@ class Core:
         self.board = Board(self.ledger)
         self.committing: Pending | None = None
         """What is being written now: nothing of it has been acted on."""
+        self.inventory = Inventory(lambda: self.database)
+        """Which nodes there are, for the record."""
         self.wake = asyncio.Event()
         self.joined = asyncio.Event()
         """Set once a node is known."""

@@ -55,6 +55,7 @@ class Nodes:
         core.ledger.announce(node.model_copy(update=seen))
         core.board.standing.capacity = sum(one.cpus for one in core.ledger.nodes)
         core.joined.set()
+        core.inventory.note(core.ledger.node(node.name), core.clock())
         if state is NodeState.DOWN:
             core.spawn(self.reconcile(node.name))
 
@@ -65,6 +66,7 @@ class Nodes:
         if node is not None and node.state is not NodeState.DOWN:
             log.warning("node %s is not reachable", name)
             core.ledger.mark(name, NodeState.DOWN, "not reachable")
+            core.inventory.note(core.ledger.node(name), core.clock())
             core.board.placeable = True
             core.wake.set()
 
@@ -117,6 +119,7 @@ class Nodes:
         state = NodeState.UP if reason is None else NodeState.DRAIN
         if node is not None and (node.state, node.reason) != (state, reason or ""):
             core.ledger.mark(name, state, reason or "")
+            core.inventory.note(core.ledger.node(name), core.clock())
             core.board.placeable = True
             core.wake.set()
 
