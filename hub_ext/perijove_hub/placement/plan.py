@@ -104,6 +104,9 @@ class Pass:
         self._choices: dict[tuple[object, ...], Choice] = {}
         self._looked_at = 0
         self._full = False
+        self._noted: list[tuple[Job, Choice]] = []
+        """Members that are to have claims, made only when somebody comes whom these would keep from starting:
+        in a queue of equal jobs nobody does."""
 
     def run(self, entries: Iterable[Entry]) -> Plan:
         """The plan for `entries`."""
@@ -132,7 +135,7 @@ class Pass:
         """Whether it is of no use to look at more."""
         if self._looked_at >= LOOKED_AT or len(self._choices) >= SHAPES:
             return True
-        return self._full and not self.preemption.possible and not self.claiming.left
+        return self._full and not self.preemption.possible and not self._claims_left
 
     def _consider(self, entry: Entry) -> None:
         job = entry.job
@@ -148,6 +151,7 @@ class Pass:
         wanted = count if entry.together else min(count, self._left)
         placed = 0
         if choice.reason is None:
+            self._make_claims()
             place = self._place_together if entry.together else self._place
             placed = place(job, choice, wanted)
         if placed:
@@ -172,7 +176,7 @@ class Pass:
     def _may_claim(self, job: Job, choice: Choice) -> bool:
         if self.preemption.possible and self.preemption.entitled(job, choice.grant.partition):
             return True
-        return self.claiming.left > 0
+        return self._claims_left > 0
 
     def _choice(self, job: Job) -> Choice:
         key = shape_of(job, self.access)
@@ -240,12 +244,16 @@ class Pass:
 
     def _claim(self, entry: Entry, choice: Choice, count: int) -> None:
         job = entry.job
+        entitled = self.preemption.possible and self.preemption.entitled(job, choice.grant.partition)
+        if not entry.together and not entitled:
+            self._noted += [(job, choice)] * min(count, self._claims_left)
+            return
+        self._make_claims()
         if entry.together:
             self.claiming.together(job, choice, entry.count)
             return
-        entitled = self.preemption.possible and self.preemption.entitled(job, choice.grant.partition)
         while count > 0:
-            found = self.preemption.make_room(choice) if entitled else None
+            found = self.preemption.make_room(choice)
             if found is not None:
                 row, victims = found
                 self.plan.preemptions += [Preempt(victim, job.id) for victim in victims]
@@ -253,6 +261,15 @@ class Pass:
             elif not self.claiming.one(job, choice):
                 break
             count -= 1
+
+    @property
+    def _claims_left(self) -> int:
+        return self.claiming.left - len(self._noted)
+
+    def _make_claims(self) -> None:
+        for job, choice in self._noted:
+            self.claiming.one(job, choice)
+        self._noted.clear()
 
 
 def shape_of(job: Job, access: Access) -> tuple[object, ...]:
