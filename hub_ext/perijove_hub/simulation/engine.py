@@ -5,12 +5,12 @@ Everything that decides is the service's own. What stands here is what nodes do:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
 
-from perijove.model import ConflictError, Job, Node, NodeState, Outcome, ReasonCode
+from perijove.model import ConflictError, Job, Node, NodeState, Outcome, ReasonCode, State
 from perijove_hub.accounting import Allocation
 from perijove_hub.jobs import arrays
 from perijove_hub.jobs.board import Board
@@ -30,6 +30,23 @@ from perijove_hub.simulation.trace import Arrival, Run
 ANCHOR = 1.0
 """Seconds by which a start may miss the recorded one and its end still be the recorded one: a service is
 slower than a simulation, and what it lost in milliseconds must not add up."""
+
+
+@dataclass(frozen=True)
+class Present:
+    """What is there at the start."""
+
+    jobs: Sequence[Job] = ()
+    """Live ones."""
+    states: Mapping[int, Mapping[int, State]] = field(default_factory=dict)
+    """Of the members of groups: group -> task -> state."""
+    known: Mapping[int, Arrival] = field(default_factory=dict)
+    """What each job, or all of its group, does."""
+    past: Mapping[int, Job] = field(default_factory=dict)
+    """Ended jobs that others depend on."""
+    awaited: frozenset[int] = frozenset()
+    """All that others depend on, by id."""
+
 
 Watch = Callable[[float, Pending], None]
 """Is shown what gathered, as the database would be."""
@@ -55,8 +72,9 @@ class Site:
     """What was held before, for the fair share."""
     maintenance: Sequence[tuple[float, str | None]] = ()
     """When nothing was to start any more, and why; None: from then on again."""
-    running: Sequence[tuple[Job, Run]] = ()
-    """What is on its nodes at the start."""
+    policies: Sequence[tuple[float, Policy]] = ()
+    """Those applied later, and when."""
+    present: Present = field(default_factory=Present)
 
 
 @dataclass(slots=True)
@@ -94,6 +112,7 @@ class Simulation:
         self._moments = Moments(site.moments, site.every)
         self._attempts: dict[int, _Attempt] = {}
         self._known: dict[int, Arrival] = {}
+        self._past: dict[int, Job] = {}
         self._placing = inf
         self._delayed = inf
         self._wishes = 0
@@ -147,16 +166,12 @@ class Simulation:
     def _prepare(self) -> None:
         site, clockwork = self.site, self.clockwork
         self._count_nodes()
-        self.board.load([job for job, _ in site.running], site.start, {})
-        for job, run in site.running:
-            if job.state.on_node and job.node is not None:
-                begun = job.allocated if job.allocated is not None else site.start
-                attempt = _Attempt(job.attempt, job.node, run, begun, since=job.started or begun)
-                self._attempts[job.id] = attempt
-                self._schedule(job, attempt)
+        self._load(site.present)
         for change in site.changes:
             if change.at > site.start:
                 clockwork.set(change.at, Rank.NODE, self._node_changes, change)
+        for at, policy in site.policies:
+            clockwork.set(at, Rank.WISH, self._adopt, policy)
         for at, reason in site.maintenance:
             clockwork.set(max(at, site.start), Rank.WISH, self._maintain, reason)
         if site.failures is not None:
@@ -165,6 +180,34 @@ class Simulation:
         if depends_on_time(site.policy):
             clockwork.set(site.start, Rank.TICK, self._tick)
         self._expect()
+
+    def _load(self, present: Present) -> None:
+        board, now = self.board, self.site.start
+        board.raise_ids(max((job.id + arrays.size(job.spec) for job in present.jobs), default=0))
+        self._known.update(present.known)
+        self._past.update(present.past)
+        board.load(present.jobs, now, self._past, present.states)
+        for job in present.jobs:
+            self.submitted += not arrays.is_group(job) or board.groups[job.id].rest
+            if job.state.on_node and job.node is not None:
+                begun = job.allocated if job.allocated is not None else now
+                going = _Attempt(job.attempt, job.node, self._run_of(job), begun, since=job.started or begun)
+                self._attempts[job.id] = going
+                self._schedule(job, going)
+        for number, known in present.known.items():
+            self._note_wishes(number, known)
+
+    def _run_of(self, job: Job) -> Run:
+        top = job.array_id if job.array_id is not None else job.id
+        return self._known[top].run(job.id - top - 1 if job.array_id is not None else 0, job.attempt)
+
+    def _note_wishes(self, number: int, known: Arrival) -> None:
+        for at, member, wish in known.wishes:
+            self._wishes += 1
+            self.clockwork.set(max(at, self.now), Rank.WISH, self._wish, number + member, wish)
+
+    def _adopt(self, _now: float, policy: Policy) -> None:
+        self.board.adopt(policy, create(policy.scheduler, policy))
 
     def _expect(self) -> None:
         arrival = next(self._trace, None)
@@ -182,10 +225,8 @@ class Simulation:
             return
         self.submitted += members
         self._known[job.id] = arrival
-        self.board.add([job], now, self.board.recent)
-        for at, wish in arrival.wishes:
-            self._wishes += 1
-            self.clockwork.set(max(at, now), Rank.WISH, self._wish, job.id, wish)
+        self.board.add([job], now, self._past)
+        self._note_wishes(job.id, arrival)
 
     def _wish(self, now: float, job: int, wish: Event) -> None:
         self._wishes -= 1
@@ -236,10 +277,12 @@ class Simulation:
         taken = self.board.take()
         for watch in self._watch:
             watch(self.now, taken)
-        if self._known:
-            for _, job in taken.published:
-                if job.state.ended and job.array_id is None:
-                    self._known.pop(job.id, None)
+        awaited = self.site.present.awaited
+        for _, job in taken.published:
+            if job.state.ended:
+                self._known.pop(job.id, None)
+                if job.id in awaited:
+                    self._past[job.id] = job
         return taken
 
     def _perform(self, effect: Effect) -> None:
@@ -278,9 +321,7 @@ class Simulation:
                     self._schedule(board.jobs[attempt.job], going)
 
     def _start(self, job: Job, node: str) -> None:
-        top = job.array_id if job.array_id is not None else job.id
-        index = job.id - top - 1 if job.array_id is not None else 0
-        run = self._known[top].run(index, job.attempt)
+        run = self._run_of(job)
         going = self._attempts[job.id] = _Attempt(job.attempt, node, run, self.now)
         self._active = self.now
         if run.launch > 0:
@@ -293,7 +334,7 @@ class Simulation:
             return
         going.since = now
         job = self.board.apply(number, Started(now), now)
-        if job is not None and going.reason is not ReasonCode.KILLED_BY_USER:
+        if job is not None and job.state.on_node and going.reason is not ReasonCode.KILLED_BY_USER:
             self._schedule(job, going)
 
     def _schedule(self, job: Job, going: _Attempt) -> None:
@@ -368,11 +409,8 @@ class Simulation:
         self.board.placeable = True
 
     def _node_changes(self, _now: float, change: NodeChange) -> None:
-        ledger = self.board.ledger
-        if change.node is not None:
-            ledger.announce(change.node)
-        elif ledger.node(change.name) is not None:
-            ledger.mark(change.name, NodeState.DOWN, "not reachable")
+        self.board.ledger.announce(change.node)
+        self.board.ledger.mark(change.node.name, change.node.state, change.node.reason)
         self._count_nodes()
         self.board.placeable = True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from perijove.model import Capabilities, Gpu, Node, NodeState, OperatorError, parse_size
@@ -37,6 +37,14 @@ def nodes_of(text: str) -> list[Node]:
     if not found or min(one.cpus for one in found) <= 0:
         raise OperatorError(f"nodes: {text!r} gives a site without cores; give {ACCEPTED}")
     return found
+
+
+def nodes_for(text: str, launchers: Iterable[str]) -> list[Node]:
+    """The same, where jobs of these launchers run."""
+    known = [
+        Capabilities(name=name, features=frozenset({"suspend", "devices"})) for name in sorted({*launchers})
+    ]
+    return [one.model_copy(update={"launchers": known}) for one in nodes_of(text)]
 
 
 def _rest(match: re.Match[str]) -> tuple[int, int, str]:
@@ -82,22 +90,12 @@ class Failures:
 
 @dataclass(frozen=True, slots=True)
 class NodeChange:
-    """Of a record: at that time the node was like this. None: it was not reachable."""
+    """From that time on a node was like this."""
 
     at: float
-    name: str
-    node: Node | None
+    node: Node
 
 
 def first_of(changes: Sequence[NodeChange], at: float) -> dict[str, Node]:
-    """The nodes as they were at `at`, by name; those not reachable are down."""
-    found: dict[str, Node] = {}
-    for change in changes:
-        if change.at > at:
-            break
-        if change.node is not None:
-            found[change.name] = change.node
-        elif change.name in found:
-            down = {"state": NodeState.DOWN, "reason": "not reachable"}
-            found[change.name] = found[change.name].model_copy(update=down)
-    return found
+    """The nodes as they were at `at`, by name."""
+    return {change.node.name: change.node for change in changes if change.at <= at}

@@ -11,14 +11,55 @@ from rich.text import Text
 
 from perijove.model import format_duration, format_size
 from perijove_hub.simulation.measure import Line, Report
+from perijove_hub.simulation.rehearsal import Rehearsal
 
 BAR = 40
 SHOWN = 30
 """Users in a table; the JSON has all."""
 
 
-def show(report: Report, console: Console) -> None:
+def show(found: Report | Rehearsal, console: Console) -> None:
     """Print it."""
+    if isinstance(found, Report):
+        _show_report(found, console)
+    else:
+        _show_rehearsal(found, console)
+
+
+def _show_rehearsal(found: Rehearsal, console: Console) -> None:
+    before, after = found.before, found.after
+    table = _table("Rehearsal", ("", "recorded", "policy of then", "this policy"), right=(1, 2, 3))
+    rows = [("Started", str(found.recorded.starts), str(before.waiting.starts), str(after.waiting.starts))]
+    for title, part in (("Waiting, median", "median"), ("95 %", "p95"), ("longest", "longest")):
+        columns = (found.recorded, before.waiting, after.waiting)
+        rows.append((title, *(seconds(getattr(one, part)) for one in columns)))
+    rows.append(("Cores in use", "", f"{before.cpu_use:.1%}", f"{after.cpu_use:.1%}"))
+    rows.append(("Refused", "", str(before.refused), str(after.refused)))
+    rows.append(("Furthest from a fair share", "", f"{before.unfairness:.1%}", f"{after.unfairness:.1%}"))
+    for row in rows:
+        table.add_row(*row)
+    table.caption = f"the replay starts {found.agreement:.1%} of the jobs in the recorded order"
+    users = _table(
+        "Waiting, by user", ("", "starts", "median", "change", "95 %", "change"), right=range(1, 6)
+    )
+    for one in sorted(found.users, key=lambda one: -abs(one.mean))[:SHOWN]:
+        was, is_ = one.before, one.after
+        cells = (seconds(is_.median), _signed(one.median), seconds(is_.p95), _signed(is_.p95 - was.p95))
+        users.add_row(Text(one.user), str(is_.starts), *cells)
+    if len(found.users) > SHOWN:
+        users.caption = f"the {SHOWN} for whom most changes of {len(found.users)}; --json has all"
+    console.print(Group(table, users))
+
+
+def _signed(value: float) -> Text:
+    if abs(value) < 1:
+        return Text("-")
+    return (
+        Text(f"+{seconds(value)}", style="red") if value > 0 else Text(f"-{seconds(-value)}", style="green")
+    )
+
+
+def _show_report(report: Report, console: Console) -> None:
     parts: list[RenderableType] = [_summary(report), _histogram(report)]
     if report.projects:
         parts.append(_lines("Projects", report.projects))

@@ -45,8 +45,8 @@ class Arrival:
     """As recorded; else the next one."""
     launcher: str = LAUNCHER
     partition: str | None = None
-    wishes: Sequence[tuple[float, Event]] = ()
-    """What its owner asked for later: when, and what."""
+    wishes: Sequence[tuple[float, int, Event]] = ()
+    """What people asked for later: when, of what (0: of it all; else of member 1, 2, ...), and what."""
 
     def run(self, index: int, attempt: int) -> Run:
         """Of member `index` (0 of a job that has none), attempt `attempt`, counted from 1."""
