@@ -23,11 +23,14 @@ class Rank(IntEnum):
 class Clockwork:
     """What is to happen; things of the same time and rank happen in the order in which they were set."""
 
-    def __init__(self) -> None:
-        self._heap: list[tuple[float, int, int, Callable[..., None], tuple[Any, ...]]] = []
+    def __init__(self, start: float = 0.0) -> None:
+        self.now = start
+        self._heap: list[tuple[float, int, int, bool, Callable[..., None], tuple[Any, ...]]] = []
         self._set = 0
         self.done = 0
         """How many things have happened."""
+        self.planned = 0
+        """How many of those to come do not depend on what happens before."""
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -37,15 +40,19 @@ class Clockwork:
         """When the next thing happens; ``inf``: nothing does."""
         return self._heap[0][0] if self._heap else inf
 
-    def set(self, at: float, rank: Rank, act: Callable[..., None], *arguments: Any) -> None:
+    def set(
+        self, at: float, rank: Rank, act: Callable[..., None], *arguments: Any, planned: bool = False
+    ) -> None:
         """Have `act` called with `at` and the arguments."""
         self._set += 1
-        heapq.heappush(self._heap, (at, rank, self._set, act, arguments))
+        self.planned += planned
+        heapq.heappush(self._heap, (at, rank, self._set, planned, act, arguments))
 
     def happen(self, until: float) -> None:
         """Do all that is due until then, also what comes of it."""
         heap = self._heap
         while heap and heap[0][0] <= until:
-            at, _, _, act, arguments = heapq.heappop(heap)
+            self.now, _, _, planned, act, arguments = heapq.heappop(heap)
             self.done += 1
-            act(at, *arguments)
+            self.planned -= planned
+            act(self.now, *arguments)

@@ -13,10 +13,10 @@ from perijove.model import OperatorError, PerijoveError
 
 if TYPE_CHECKING:
     from perijove_hub.policy.document import Policy
-    from perijove_hub.simulation.engine import Site
     from perijove_hub.simulation.fleet import Failures
     from perijove_hub.simulation.measure import Report
     from perijove_hub.simulation.rehearsal import Rehearsal
+    from perijove_hub.simulation.site import Site, Watch
     from perijove_hub.simulation.trace import Arrival
 
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
@@ -73,8 +73,8 @@ def simulate(
 
 
 def _site(nodes: str, policy: Path | None, failures: Failures | None, every: float) -> Site:
-    from perijove_hub.simulation.engine import Site
     from perijove_hub.simulation.fleet import nodes_of
+    from perijove_hub.simulation.site import Site
 
     return Site(nodes_of(nodes), policy_of(policy), failures, every=every)
 
@@ -90,7 +90,7 @@ def _simulate(
     measure, recorder = Measure(starved), Recorder()
     arrivals = _arrivals(trace, synthetic, site)
     with Bar(quiet=quiet) as bar:
-        watch = [measure, recorder] if write is not None else [measure]
+        watch: list[Watch] = [measure, recorder] if write is not None else [measure]
         simulation = Simulation(site, bar.through(arrivals), watch)
         simulation.run()
     if write is not None:

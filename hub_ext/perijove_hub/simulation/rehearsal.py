@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from perijove_hub.policy.document import Policy
-from perijove_hub.simulation.engine import Present, Simulation, Site
+from perijove_hub.simulation.engine import Simulation
 from perijove_hub.simulation.measure import Measure, Report, Waiting, waiting_of
 from perijove_hub.simulation.recorded import Record
+from perijove_hub.simulation.site import Present, Site
 
 if TYPE_CHECKING:
     from perijove.model import Node

@@ -29,7 +29,9 @@ def show(found: Report | Rehearsal, console: Console) -> None:
 def _show_rehearsal(found: Rehearsal, console: Console) -> None:
     before, after = found.before, found.after
     table = _table("Rehearsal", ("", "recorded", "policy of then", "this policy"), right=(1, 2, 3))
-    rows = [("Started", str(found.recorded.starts), str(before.waiting.starts), str(after.waiting.starts))]
+    rows: list[tuple[str, ...]] = [
+        ("Started", str(found.recorded.starts), str(before.waiting.starts), str(after.waiting.starts))
+    ]
     for title, part in (("Waiting, median", "median"), ("95 %", "p95"), ("longest", "longest")):
         columns = (found.recorded, before.waiting, after.waiting)
         rows.append((title, *(seconds(getattr(one, part)) for one in columns)))

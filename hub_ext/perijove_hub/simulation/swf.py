@@ -151,9 +151,7 @@ class Recorder:
         for number, name in enumerate(self._users, 1):
             file.write(f"; Note: user {number} is {name}\n")
         for line in sorted(self._lines, key=lambda line: (line.submit, line.job)):
-            file.write(
-                " ".join(f"{value:g}" if value < 1e6 else f"{value:.0f}" for value in astuple(line)) + "\n"
-            )
+            file.write(" ".join(f"{value:.3f}".rstrip("0").rstrip(".") for value in astuple(line)) + "\n")
 
     def _line(self, job: Job) -> Line:
         spec, ended = job.spec, job.ended or job.submitted
