@@ -87,18 +87,16 @@ def read(database: Database, since: float, until: float, otherwise: Policy) -> R
         if not rows:
             raise OperatorError("since: no job was there in that time; give an earlier one")
         jobs = [job_of(row) for row in rows]
-        told = _told(connection, since, until)
+        told, starts = _told(connection, since, until)
         held = _allocations(connection, since - Standing(otherwise).horizon, until)
         past = _past(connection, jobs)
     policies = [(document.at, load(document.body)) for document in reversed(database.documents("policy"))]
     changes = _node_changes(database)
     attempts: dict[int, dict[int, list[Allocation]]] = defaultdict(lambda: defaultdict(list))
     for one in held:
-        if one.end is None or one.end > since:
-            attempts[one.job][one.attempt].append(one)
+        attempts[one.job][one.attempt].append(one)
     arrivals = _arrivals(jobs, told, attempts, until)
     present, states = _present(jobs, attempts, since)
-    starts = sorted((at, number) for number, one in told.items() for at in one.placed.values())
     labels = {job.id: job.label for job in jobs}
     first = [policy for at, policy in policies if at <= since]
     here = {job.id for job in present}
@@ -133,14 +131,20 @@ def _job_rows(connection: Connection, since: float, until: float) -> Sequence[An
     return [*connection.execute(top.order_by(job.id)), *connection.execute(members.order_by(job.id))]
 
 
-def _told(connection: Connection, since: float, until: float) -> dict[int, _Told]:
+def _told(
+    connection: Connection, since: float, until: float
+) -> tuple[dict[int, _Told], list[tuple[float, int]]]:
+    """The events of each job, and who was placed when, in order."""
     event = tables.event.c
     columns = (event.job, event.at, event.event, event.attempt, event.state, event.detail)
     query = select(*columns).where(event.at >= since, event.at <= until, event.event.in_(_STEPS + _WISHES))
     found: dict[int, _Told] = defaultdict(_Told)
+    starts = []
     for row in connection.execute(query.order_by(event.seq)):
         _note(found[row.job], row)
-    return found
+        if row.event == "placed":
+            starts.append((row.at, row.job))
+    return found, starts
 
 
 def _note(told: _Told, row: Any) -> None:
@@ -315,13 +319,11 @@ def _present(
     for job in jobs:
         if job.submitted >= since:
             continue
-        on = [
-            (number, one)
-            for number, some in attempts.get(job.id, {}).items()
-            for one in some
-            if one.begin < since and (one.end is None or one.end > since)
-        ]
-        then = _as_of(job, on[-1] if on else None, since)
+        mine = attempts.get(job.id, {})
+        begun = [number for number, some in mine.items() if some[0].begin < since]
+        if job.array_id is not None and not begun and (job.ended is None or job.ended > since):
+            continue  # no job of its own yet
+        then = _as_of(job, {number: mine[number] for number in sorted(begun)}, since)
         if job.array_id is not None:
             states[job.array_id][job.array_task or 0] = then.state
         if not then.state.ended:
@@ -330,15 +332,31 @@ def _present(
     return [job for job in found if job.array_id is None or job.array_id in live], dict(states)
 
 
-def _as_of(job: Job, on: tuple[int, Allocation] | None, since: float) -> Job:
+def _as_of(job: Job, begun: Mapping[int, Sequence[Allocation]], since: float) -> Job:
+    """`begun`: its attempts until then."""
     if job.ended is not None and job.ended <= since and job.state.ended:
         return job
-    before: dict[str, Any] = {"ended": None, "exit_code": None, "kill_requested": False, "tasks": {}}
-    if on is None:
+    number = max(begun, default=0)
+    now = [one for one in begun.get(number, ()) if one.end is None or one.end > since]
+    over = {one.node for some in begun.values() for one in some if one not in now}
+    before: dict[str, Any] = {
+        "ended": None,
+        "exit_code": None,
+        "kill_requested": False,
+        "requeue_requested": False,
+        "tasks": {},
+        "attempt": number,
+        "failures": min(job.failures, len(begun) - bool(now)),
+        "failed_nodes": [node for node in job.failed_nodes if node in over],
+        "kept": "all",
+        "suspended_at": None,
+        "reason": None,
+    }
+    if not now:
         state = State.HELD if job.state is State.HELD else State.PENDING
-        return job.model_copy(update={**before, "state": state, "started": None, "node": None, "attempt": 0})
-    number, one = on
+        off = {"state": state, "started": None, "node": None, "gpus": [], "slots": {}, "allocated": None}
+        return job.model_copy(update={**before, **off})
     last = number == job.attempt
-    update = {"state": State.RUNNING, "node": one.node, "attempt": number, "allocated": one.begin}
-    update |= {"started": one.begin, "gpus": job.gpus if last else [], "slots": job.slots if last else {}}
-    return job.model_copy(update={**before, **update, "reason": None, "kept": "all", "suspended_at": None})
+    on = {"state": State.RUNNING, "node": now[-1].node, "allocated": now[-1].begin, "started": now[-1].begin}
+    on |= {"gpus": job.gpus if last else [], "slots": job.slots if last else {}}
+    return job.model_copy(update={**before, **on})
