@@ -6,7 +6,7 @@ import asyncio
 import getpass
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -225,12 +225,20 @@ def settings(tmp_path: Path) -> Settings:
 
 @asynccontextmanager
 async def running(
-    settings: Settings, nodes: Sequence[SimulatedNode], *, user: str | None = None
+    settings: Settings,
+    nodes: Sequence[SimulatedNode],
+    *,
+    user: str | None = None,
+    clock: Callable[[], float] = time.time,
+    steady: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[Service]:
     """The service over `nodes`, in this process; leaving it is like a clean stop."""
     fabric = DirectFabric(nodes)
     identities = SingleUser(user or getpass.getuser(), TOKEN)
     app = create_app(settings, fabric=fabric, identities=identities)
+    controller: Controller = app.state.controller
+    controller.clock = controller.core.clock = clock
+    controller.core.steady = steady
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         headers = {"Authorization": f"Bearer {TOKEN}"}

@@ -17,6 +17,7 @@ from perijove_hub.accounting import Allocation
 from perijove_hub.jobs import arrays, depending, gangs, loading, passes, whole
 from perijove_hub.jobs.books import Books
 from perijove_hub.jobs.decision import Decision
+from perijove_hub.jobs.ending import LONGEST_DELAY
 from perijove_hub.jobs.events import Ended, Event, Kill, Resume, Suspended
 from perijove_hub.jobs.holdings import Holdings
 from perijove_hub.jobs.lifecycle import HELD, decide
@@ -188,7 +189,8 @@ class Board(Books):
     def end_delays(self, now: float) -> bool:
         """Let those start again whose delay is over; whether there were any."""
         found = False
-        while self._delays and self._delays[0][0] <= now:
+        while self._delays and not now < self._delays[0][0] <= now + LONGEST_DELAY:
+            # One further away than any was set before the clock was turned back.
             until, job_id = heapq.heappop(self._delays)
             if self.delayed.get(job_id) != until:
                 continue

@@ -58,10 +58,11 @@ class Controller:
         fabric: Fabric,
         identify: Callable[[str], Identity],
         clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings, self.database, self.fabric = settings, database, fabric
         self.identify, self.clock = identify, clock
-        self.core = Core(settings, database, fabric, identify, clock)
+        self.core = Core(settings, database, fabric, identify, clock, steady)
         self.dispatch = Dispatch(self.core)
         self.writer = Writer(self.core, self.dispatch.perform)
         self.nodes = Nodes(self.core)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -34,9 +35,12 @@ class Core:
         fabric: Fabric,
         identify: Callable[[str], Identity],
         clock: Callable[[], float],
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings, self.database, self.fabric = settings, database, fabric
         self.identify, self.clock = identify, clock
+        self.steady = steady
+        """Seconds that are never turned back: how long ago something was. `clock` says when, for the record."""
         self.ledger = Ledger()
         self.board = Board(self.ledger)
         self.committing: Pending | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable, Sequence
 
 from perijove.model import Attempt, Job, Node, NodeState, State, UnavailableError
@@ -25,7 +24,9 @@ class Nodes:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._reconciling: set[str] = set()
-        self._next_round = time.monotonic() + core.settings.reconcile_every
+        self._next_round = core.steady() + core.settings.reconcile_every
+        self._heard: dict[str, float] = {}
+        """When each announced itself last, by the steady clock: the other may be set meanwhile."""
         self.drained: dict[str, str] = {}
 
     def heard(self, reports: Iterable[Report]) -> None:
@@ -47,6 +48,7 @@ class Nodes:
     def announced(self, node: Node) -> None:
         """A node is there. It takes no jobs until it has been asked what it runs."""
         core = self._core
+        self._heard[node.name] = core.steady()
         before = core.ledger.node(node.name)
         same = before is not None and before.incarnation == node.incarnation
         state = before.state if before is not None and same else NodeState.DOWN
@@ -72,12 +74,12 @@ class Nodes:
 
     def look_around(self) -> None:
         """Once in a while: who is silent, and who is to be asked again."""
-        core, now = self._core, self._core.clock()
-        due = time.monotonic() >= self._next_round
+        core, now = self._core, self._core.steady()
+        due = now >= self._next_round
         if due:
-            self._next_round = time.monotonic() + core.settings.reconcile_every
+            self._next_round = now + core.settings.reconcile_every
         for node in core.ledger.nodes:
-            if node.state is not NodeState.DOWN and now - node.seen > 3 * HEARTBEAT:
+            if node.state is not NodeState.DOWN and now - self._heard.get(node.name, now) > 3 * HEARTBEAT:
                 self.unreachable(node.name)
             elif due and node.state is not NodeState.DOWN:
                 core.spawn(self.reconcile(node.name))
