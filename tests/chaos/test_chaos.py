@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from cluster import Cluster, can_wire, cluster, wires
 from postgres import Postgres, postgres
@@ -33,7 +34,9 @@ class Site:
         self.cluster = of
 
     def client(self) -> Any:
-        return self.cluster.client(self.cluster.leader() or "serve")
+        if (leader := self.cluster.leader()) is None:
+            raise httpx.ConnectError("nobody leads")
+        return self.cluster.client(leader)
 
 
 def adds_up(site: Any, found: list[dict[str, Any]]) -> None:
