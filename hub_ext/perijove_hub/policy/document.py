@@ -64,18 +64,19 @@ class Limits(_Part):
     @property
     def any(self) -> bool:
         """Whether anything is limited."""
-        return any(value is not None for value in vars(self).values())
+        return self.gated or self.pending is not None or self.disk is not None
 
     @property
     def gated(self) -> bool:
         """Whether anything that a start can break is limited."""
-        concurrent = (self.cpus, self.memory, self.gpus, self.running)
-        return self.budgeted or any(limit is not None for limit in concurrent)
+        # Asked for each job and each of its accounts.
+        held = self.cpus is not None or self.memory is not None or self.gpus is not None
+        return held or self.running is not None or self.budgeted
 
     @property
     def budgeted(self) -> bool:
         """Whether any use over the window is limited."""
-        return any(hours is not None for hours in (self.cpu_hours, self.gpu_hours, self.memory_hours))
+        return not (self.cpu_hours is None and self.gpu_hours is None and self.memory_hours is None)
 
 
 class UserPolicy(_Part):
