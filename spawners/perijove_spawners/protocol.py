@@ -101,6 +101,10 @@ class Report:
     progress: float | None = None
     endpoint: Endpoint | None = None
     outcome: Outcome | None = None
+    gpus: tuple[str, ...] = ()
+    """In an answer of ``known``, of an attempt that has not ended: UUIDs of the devices it was given."""
+    slots: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Likewise: countable resource -> the numbers of its units."""
 
     def to_wire(self) -> dict[str, Any]:
         """Plain types only, for msgpack."""
@@ -119,6 +123,10 @@ class Report:
         if self.outcome is not None:
             reason = self.outcome.reason
             wire["outcome"] = {**asdict(self.outcome), "reason": reason.value if reason else None}
+        if self.gpus:
+            wire["gpus"] = list(self.gpus)
+        if self.slots:
+            wire["slots"] = {name: list(units) for name, units in self.slots.items()}
         return wire
 
     @classmethod
@@ -137,6 +145,8 @@ class Report:
             progress=wire.get("progress"),
             endpoint=Endpoint.model_validate(wire["endpoint"]) if wire.get("endpoint") else None,
             outcome=outcome,
+            gpus=tuple(wire.get("gpus", ())),
+            slots={name: tuple(units) for name, units in wire.get("slots", {}).items()},
         )
 
 
@@ -171,7 +181,8 @@ class NodeCalls(Protocol):
 
     async def known(self, attempts: Sequence[Attempt] | None = None) -> list[Report]:
         """For each (by default all) attempts the agent has a record of, the latest STARTED, SUSPENDED or
-        ENDED report (LAUNCHING before that). An attempt missing from the answer is unknown here.
+        ENDED report (LAUNCHING before that). An attempt missing from the answer is unknown here. What has
+        not ended comes with the devices and units of its order: the service may have lost that record.
         """
 
     async def stop(self, attempts: Sequence[Attempt], grace: float | None = None) -> None:

@@ -114,7 +114,10 @@ class SimulatedNode:
             alive = ReportKind.SUSPENDED if attempt in self.frozen else ReportKind.STARTED
             kind = ReportKind.ENDED if outcome else alive
             if attempts is not None or attempt not in self.forgotten:
-                found.append(Report(self.name, attempt, kind, time.time(), outcome=outcome))
+                order = self.orders[attempt] if outcome is None else None
+                gpus = tuple(gpu.uuid for gpu in order.gpus) if order else ()
+                held = {"gpus": gpus, "slots": order.slots if order else {}}
+                found.append(Report(self.name, attempt, kind, time.time(), outcome=outcome, **held))
         return found
 
     async def stop(self, attempts: Sequence[Attempt], grace: float | None = None) -> None:

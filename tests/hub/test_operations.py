@@ -13,8 +13,10 @@ from waiting import until
 from perijove.model import Attempt, Outcome, State
 from perijove_hub.jobs import adopting, events
 from perijove_hub.settings import Settings
+from perijove_spawners.protocol import Report, ReportKind
 
 from .conftest import Service, SimulatedNode, running
+from .conftest import node as described
 
 
 async def test_drains_and_maintenance_survive_a_restart(settings: Settings) -> None:
@@ -88,12 +90,51 @@ async def test_a_restored_record_takes_over_what_is_newer(settings: Settings, tm
         assert (await service.submit())["id"] == 3, "an id that was seen on a node is not given again"
 
 
+async def test_what_a_taken_over_attempt_holds_is_given_to_nobody_else(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """The record has 1 on the first device and 2 waiting; since, 2 got the first device and 1 the second."""
+    agent = SimulatedNode(described(slots={"port": [{}, {}]}))
+    asked: dict[str, Any] = {"cpu": 1, "memory": "1G", "gpus": 1, "resources": {"port": 1}}
+    async with running(settings, [agent]) as service:
+        await service.submit(**asked, retries=1)
+        await service.until(1, "running")
+        await service.submit(**asked, hold=True)
+        await service.settled()
+        with sqlite3.connect(settings.database) as source, sqlite3.connect(tmp_path / "older.db") as copy:
+            source.backup(copy)
+        await service.http.post("/nodes/n1/drain", json={"reason": "a test"})
+        agent.finish(Attempt(1, 1), 1)
+        await service.until(1, "pending")
+        await service.http.post("/jobs/1/hold")
+        await service.http.post("/jobs/2/release")
+        await service.http.post("/nodes/n1/undrain")
+        await until(lambda: Attempt(2, 1) in agent.orders, "the other job")
+        await service.http.post("/jobs/1/release")
+        await until(lambda: Attempt(1, 2) in agent.orders, "the second attempt")
+    for part in ("perijove.db", "perijove.db-wal", "perijove.db-shm"):
+        (settings.state / part).unlink(missing_ok=True)
+    (tmp_path / "older.db").rename(settings.state / "perijove.db")
+    async with running(settings, [agent.restart()]) as service:
+        await until(lambda: service.controller.board.jobs[2].state is State.RUNNING, "the other taken over")
+        await service.settled()
+        for number, attempt in ((1, Attempt(1, 2)), (2, Attempt(2, 1))):
+            job, order = service.controller.board.jobs[number], agent.orders[attempt]
+            assert job.attempt == attempt.number
+            assert job.gpus == list(order.gpus)
+            assert job.slots == {name: list(units) for name, units in order.slots.items()} != {}
+        await service.submit(**asked)
+        await service.settled()
+        assert (await service.show(3))["state"] == "pending"
+
+
 def test_an_attempt_that_was_not_on_record_is_adopted_with_its_number() -> None:
     board, record = board_of(node("a"), node("b"))
     number = submit(board)
     board.place(0.0)
     board.apply(number, events.Started(0.0), 0.0)
-    assert adopting.adopt(board, number, "b", 3, 1.0) is not None
+    report = Report("b", Attempt(number, 3), ReportKind.STARTED, 1.0)
+    assert adopting.adopt(board, report.attempt, report, 1.0) is not None
     board.apply(number, events.Started(1.0), 1.0)
     job = board.jobs[number]
     assert (job.state, job.attempt, job.node) == (State.RUNNING, 3, "b")

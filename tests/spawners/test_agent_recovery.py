@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 from waiting import until
 
-from perijove.model import Attempt, OperatorError, Outcome, ReasonCode, State
+from perijove.model import Attempt, Gpu, OperatorError, Outcome, ReasonCode, State
 from perijove_spawners.launcher import Phase, Status
 from perijove_spawners.node.agent import NodeAgent
 from perijove_spawners.node.attempts import Attempts, Record, Started, Taken, boot_id
 from perijove_spawners.node.outcomes import recovery
-from perijove_spawners.protocol import ReportKind
+from perijove_spawners.protocol import Report, ReportKind
 
 if TYPE_CHECKING:
     from tests.spawners.conftest import Bench
@@ -30,6 +30,24 @@ async def test_a_running_job_is_adopted(bench: Bench) -> None:
     assert (await bench.agent.known())[0].kind is ReportKind.STARTED
     assert (await bench.outcome(1)).state is State.SUCCEEDED
     assert (bench.directory / "node/attempts/1.1/job/ran").read_text() == "x\n"
+
+
+async def test_what_an_attempt_was_given_is_told_until_it_ends(bench: Bench) -> None:
+    card = Gpu(index=0, uuid="GPU-1", model="H100")
+    bench.send(bench.order(1, "sleep", "60", gpus=(card,), slots={"port": (1,)}))
+    await bench.report(1, ReportKind.STARTED)
+    for _ in range(2):
+        [report] = await bench.agent.known()
+        assert (report.kind, report.gpus, report.slots) == (ReportKind.STARTED, ("GPU-1",), {"port": (1,)})
+        assert Report.from_wire(report.to_wire()) == report
+        await bench.replace()
+    await bench.agent.suspend(ONE)
+    [report] = await bench.agent.known()
+    assert (report.kind, report.gpus) == (ReportKind.SUSPENDED, ("GPU-1",))
+    await bench.agent.stop([ONE], 0.0)
+    await bench.outcome(1)
+    [report] = await bench.agent.known()
+    assert (report.kind, report.gpus, report.slots) == (ReportKind.ENDED, (), {})
 
 
 async def test_an_end_that_came_meanwhile_is_reported(bench: Bench) -> None:

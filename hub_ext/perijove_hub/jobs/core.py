@@ -40,7 +40,7 @@ class Core:
         self.settings, self.database, self.fabric = settings, database, fabric
         self.identify, self.clock = identify, clock
         self.steady = steady
-        """Seconds that are never turned back: how long ago something was. `clock` says when, for the record."""
+        """Seconds that are never turned back: how long ago something was. `clock` says when."""
         self.ledger = Ledger()
         self.board = Board(self.ledger)
         self.committing: Pending | None = None

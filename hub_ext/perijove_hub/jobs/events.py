@@ -179,6 +179,8 @@ class Adopted:
 
     node: str
     attempt: int
+    gpus: tuple[Gpu, ...] = ()
+    slots: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 Event = (

@@ -325,7 +325,8 @@ def _adopted(job: Job, event: Adopted, now: float) -> Decision:
     """
     if event.attempt <= job.attempt or job.state is not State.PENDING:
         return Decision(job)
-    there = moved_to(job, State.STARTING, **{**OFF_NODE, "node": event.node, "allocated": now})
+    held = {"gpus": list(event.gpus), "slots": {name: list(units) for name, units in event.slots.items()}}
+    there = moved_to(job, State.STARTING, **{**OFF_NODE, "node": event.node, "allocated": now, **held})
     adopted = there.model_copy(update={"attempt": event.attempt, "reason": None, "started": None})
     return Decision(adopted, "adopted", {"node": event.node})
 

@@ -141,6 +141,8 @@ class Nodes:
         for job_id, event in found.events:
             board.apply(job_id, event, now)
         for attempt in found.adopt:
+            adopting.displace(board, attempt.job, attempt.number, now)
+        for attempt in found.adopt:
             self._adopt(name, attempt, seen[attempt])
         for attempt in found.skip:
             adopting.skip(board, attempt.job, attempt.number, now)
@@ -154,7 +156,7 @@ class Nodes:
     def _adopt(self, name: str, attempt: Attempt, report: Report) -> None:
         core, now = self._core, self._core.clock()
         log.warning("node %s has %s, which is newer than the record: taken over", name, attempt)
-        if adopting.adopt(core.board, attempt.job, name, attempt.number, now) is None:
+        if adopting.adopt(core.board, attempt, report, now) is None:
             return
         for event in events_of(report, asked=True):
             core.board.apply(attempt.job, event, now)

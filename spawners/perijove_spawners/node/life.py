@@ -224,9 +224,16 @@ class Life:
 
     def latest(self) -> Report:
         """Where it stands."""
-        endpoint = self.started.endpoint if self.started and not self.outcome else None
+        if self.outcome:
+            return Report(self.host.name, self.attempt, self._kind, self._kind_at, outcome=self.outcome)
         return Report(
-            self.host.name, self.attempt, self._kind, self._kind_at, endpoint=endpoint, outcome=self.outcome
+            self.host.name,
+            self.attempt,
+            self._kind,
+            self._kind_at,
+            endpoint=self.started.endpoint if self.started else None,
+            gpus=tuple(gpu.uuid for gpu in self.order.gpus),
+            slots=self.order.slots,
         )
 
     def look_for_progress(self) -> None:
