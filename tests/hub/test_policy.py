@@ -206,7 +206,7 @@ def test_all_parts_are_found() -> None:
 
 @pytest.mark.parametrize("name", sorted(PARTS))
 def test_every_field_is_in_the_table_of_its_part(name: str) -> None:
-    section = re.search(rf"(?ms)^\({name.lower()}\)=\n(.*?)(?=^\(|\Z)", PAGE)
+    section = re.search(rf"(?ms)^\((?:policy-)?{name.lower()}\)=\n(.*?)(?=^\(|\Z)", PAGE)
     assert section, f"no section ({name.lower()})="
     rows = set(re.findall(r"^\| `(\w+)` \|", section[1], re.MULTILINE))
     assert rows == set(PARTS[name].model_fields)
@@ -217,7 +217,7 @@ def test_the_page_states_the_defaults_as_they_are(name: str) -> None:
     """Numbers and words of the column `default` make the part that the code makes."""
     import yaml
 
-    section = re.search(rf"(?ms)^\({name.lower()}\)=\n(.*?)(?=^\(|\Z)", PAGE)
+    section = re.search(rf"(?ms)^\((?:policy-)?{name.lower()}\)=\n(.*?)(?=^\(|\Z)", PAGE)
     assert section
     stated = {
         field: yaml.safe_load(value)

@@ -228,7 +228,7 @@ async def test_the_page_says_what_a_server_waits_for(site: Site) -> None:
         async for event in spawner.progress():
             said.append(event["message"])
             if "place 1 in the queue" in said[-1]:
-                assert "CPUs" in said[-1]
+                assert "1 CPU (" in said[-1]
                 await holder.stop()
             if event["progress"] == 80:
                 break

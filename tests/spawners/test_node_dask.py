@@ -175,9 +175,9 @@ async def test_a_job_is_warned_signalled_and_given_more_time(cluster: Cluster, t
     async with service(cluster) as s:
         node = await s.node()
         script = f"trap 'echo caught >> {said}' USR1; touch {said}; while :; do sleep 0.1; done"
-        s.run(node, ONE, script, time_limit=3600.0, warning=("USR1", 3600.0))
-        await until(lambda: s.reported(ONE, ReportKind.WARNED), "the warning")
+        s.run(node, ONE, script, time_limit=3600.0, warning=("USR1", 3594.0))
         await until(said.exists, "its start")
+        await until(lambda: s.reported(ONE, ReportKind.WARNED), "the warning")
         await s.fabric.call("n1", "signal", [ONE], "USR1")
         await until(lambda: "caught" in said.read_text(), "what it makes of the signal")
         await s.fabric.call("n1", "update", ONE, 7200.0)

@@ -65,7 +65,7 @@ def explain(entry: Entry, situation: Situation) -> Reason | None:
 
     if not enough(everything):
         return said or Reason(code=ReasonCode.RESOURCES, message="no node could run it now")
-    needed = _fewest(everything, enough)
+    needed = _needed(_fewest(everything, enough), enough)
     blockers = [obstacle.blocker for obstacle in needed]
     if not all_known:
         blockers.append(Blocker(kind=BlockerKind.AHEAD, name=EVERYBODY, message="the jobs before it"))
@@ -179,6 +179,19 @@ def _held(one: Holding, node: str) -> Obstacle:
 
 
 # ---- the fewest of them
+
+
+def _needed(found: list[Obstacle], enough: Callable[[Sequence[Obstacle]], bool]) -> list[Obstacle]:
+    """Those of `found` without which the others do not suffice.
+
+    The search takes it that what suffices still does with more gone. Rarely it does not: with one job more
+    gone, one before it in the queue goes to another node.
+    """
+    for one in found:
+        rest = [other for other in found if other is not one]
+        if enough(rest):
+            return _needed(rest, enough)
+    return found
 
 
 def _fewest(candidates: Sequence[Obstacle], enough: Callable[[Sequence[Obstacle]], bool]) -> list[Obstacle]:
