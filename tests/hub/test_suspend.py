@@ -157,6 +157,31 @@ def test_a_preempted_job_waits_again_and_has_lost_no_retry() -> None:
     assert (board.jobs[victim].state, board.jobs[victim].attempt) == (State.STARTING, 2)
 
 
+@pytest.mark.parametrize("scheduler", ["fifo", "fairshare", "multifactor", "fairshare-godocker"])
+def test_who_had_to_leave_does_not_take_the_room_that_was_made(scheduler: str) -> None:
+    board, record = board_of(node("a"), preemption={"mode": "requeue", "notice": 20}, scheduler=scheduler)
+    victim = run(board, cpu=4, preemptible=True, priority=90)
+    urgent = submit(board, 1.0, cpu=4, priority=10)
+    board.place(1.0)
+    board.apply(victim, events.Ended(Outcome(reason=ReasonCode.KILLED_BY_USER)), 3.0)
+    board.place(3.0)
+    assert (board.jobs[victim].state, board.jobs[urgent].state) == (State.PENDING, State.STARTING)
+
+
+def test_a_place_made_for_one_member_brings_the_array_no_more_than_that() -> None:
+    board, record = board_of(node("a"), preemption={"mode": "requeue"}, scheduler="fifo")
+    victim = run(board, cpu=2, preemptible=True)
+    other = run(board, cpu=2)
+    first = submit(board, 1.0, cpu=2, priority=60)
+    array = submit(board, 2.0, cpu=2, array="1:9", priority=70)
+    board.place(2.0)
+    board.apply(victim, events.Ended(Outcome(reason=ReasonCode.KILLED_BY_USER)), 3.0)
+    board.apply(other, events.Ended(Outcome(exit_code=0)), 3.0)
+    board.place(3.0)
+    assert board.groups[array].rest == 7
+    assert board.jobs[first].state is State.PENDING
+
+
 def test_a_preempted_job_may_be_ended() -> None:
     board, record, victim, urgent = preempting("kill")
     assert record.take(board) == [SendStop("a", Attempt(victim, 1), 20.0)]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from perijove.model import Job, ReasonCode, State
 from perijove_hub.accounting import Keep
 from perijove_hub.jobs import arrays
 from perijove_hub.jobs.events import Granted, Placed, Preempt
+from perijove_hub.placement.entry import Entry
 from perijove_hub.placement.plan import Rules, plan
 
 if TYPE_CHECKING:
     from perijove_hub.jobs.board import Board
     from perijove_hub.placement.entry import Placement
     from perijove_hub.placement.entry import Preempt as Victim
+    from perijove_hub.policy.shares import Shares
 
 T = TypeVar("T")
 
@@ -29,7 +31,7 @@ def place(board: Board, now: float) -> None:
     if len(board.queue) and len(board.ledger.table):
         shares = board.standing.shares(now)
         gate = board.standing.gate(now, shares)
-        entries = board.scheduler.order(board.queue.lines(), shares, now)
+        entries = in_order(board, shares, now)
         decided = plan(entries, board.ledger.table.copy(), rules_of(board), gate, now)
         _start(board, decided.placements, now)
         board.reasons = decided.reasons
@@ -39,6 +41,26 @@ def place(board: Board, now: float) -> None:
     else:
         board.reasons = {}
     _go_on(board, now, preempted=True)
+
+
+def in_order(board: Board, shares: Shares, now: float) -> Iterator[Entry]:
+    """The queue in the order of its scheduler, but those first for whom room is being made.
+
+    Else who had to leave, and waits again in the old place, would take that room.
+    """
+    first: dict[int, int] = {}
+    for by, victims in board.room_for.items():
+        if by in board.queue and (entry := board.entry(by)) is not None:
+            first[by] = entry.count if entry.together else min(entry.count, len(victims))
+            yield Entry(entry.job, first[by])
+    for entry in board.scheduler.order(board.queue.lines(), shares, now):
+        served = min(entry.count, first.get(entry.job.id, 0))
+        if not served:
+            yield entry
+            continue
+        first[entry.job.id] -= served
+        if served < entry.count:
+            yield Entry(entry.job, entry.count - served)
 
 
 def rules_of(board: Board) -> Rules:

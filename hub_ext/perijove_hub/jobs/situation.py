@@ -74,7 +74,7 @@ def situation_of(board: Board, entry: Entry, now: float) -> Situation:
     """Queue and nodes as the next pass finds them; `entry` is last when the queue does not hold it."""
 
     def entries() -> Iterator[Entry]:
-        yield from board.scheduler.order(board.queue.lines(), board.standing.shares(now), now)
+        yield from passes.in_order(board, board.standing.shares(now), now)
         if entry.job.id not in board.queue:
             yield entry
 
