@@ -230,6 +230,9 @@ class NodeCalls(Protocol):
     async def purge(self, attempts: Sequence[Attempt]) -> None:
         """Remove log and directory of ended attempts."""
 
+    async def kept(self, after: Attempt | None, limit: int) -> list[Attempt]:
+        """Attempts that have a directory here, running ones too: at most `limit` past `after`, in order."""
+
     async def disk(self, attempts: Sequence[Attempt]) -> dict[Attempt, int]:
         """Bytes on disk of the directories of these, logs included; those without one are left out.
 

@@ -116,8 +116,9 @@ class SimulatedNode:
             if attempts is not None or attempt not in self.forgotten:
                 order = self.orders[attempt] if outcome is None else None
                 gpus = tuple(gpu.uuid for gpu in order.gpus) if order else ()
-                held = {"gpus": gpus, "slots": order.slots if order else {}}
-                found.append(Report(self.name, attempt, kind, time.time(), outcome=outcome, **held))
+                slots = order.slots if order else {}
+                report = Report(self.name, attempt, kind, time.time(), outcome=outcome)
+                found.append(replace(report, gpus=gpus, slots=slots))
         return found
 
     async def stop(self, attempts: Sequence[Attempt], grace: float | None = None) -> None:
@@ -162,6 +163,9 @@ class SimulatedNode:
 
     async def forget(self, attempts: Sequence[Attempt]) -> None:
         self.forgotten.extend(attempts)
+
+    async def kept(self, after: Attempt | None, limit: int) -> list[Attempt]:
+        return sorted(one for one in self.orders if after is None or one > after)[:limit]
 
     async def purge(self, attempts: Sequence[Attempt]) -> None:
         for attempt in attempts:

@@ -161,6 +161,26 @@ async def old(service: Service, **fields: Any) -> int:
     return int(job["id"])
 
 
+async def test_what_was_cleared_away_while_its_node_was_down_is_removed_later(service: Service) -> None:
+    agent, controller = service.nodes["n1"], service.controller
+    controller.housekeeping.leftovers.at_once = 2
+    kept, archived, removed, runs = [await old(service) for _ in range(3)] + [(await service.submit())["id"]]
+    await service.until(runs, "running")
+    stranger = Attempt(10**6, 1)
+    agent.orders[stranger] = agent.orders[Attempt(kept, 1)]
+    await controller.housekeeping.round()
+    service.fabric.remove("n1")
+    await service.http.post(f"/jobs/{archived}/archive")
+    assert (await service.http.delete(f"/jobs/{removed}")).status_code == 204
+    await service.settled()
+    await controller.housekeeping.round()
+    assert {Attempt(archived, 1), Attempt(removed, 1)} <= agent.orders.keys(), "the node did not hear of it"
+    await service.fabric.add(agent)
+    await service.settled()
+    await controller.housekeeping.round()
+    assert agent.orders.keys() == {Attempt(kept, 1), Attempt(runs, 1), stranger}
+
+
 async def test_what_is_old_is_archived_and_then_removed(service: Service) -> None:
     kept, gone = await old(service, labels={"keep": "yes"}), await old(service)
     await service.controller.set_policy("retention: {archive_after: 50s, keep: [keep=yes]}", "root")

@@ -223,6 +223,17 @@ async def test_purge_removes_the_directory_and_an_old_order_does_not_come_back(b
     assert not (bench.directory / "node/attempts/1.1").exists()
 
 
+async def test_the_directories_that_are_there_are_named_in_order_and_in_parts(bench: Bench) -> None:
+    attempts = [Attempt(2, 1), Attempt(10, 1), Attempt(11, 1)]
+    await bench.run(*(bench.order(attempt.job, "true") for attempt in attempts))
+    await bench.agent.forget(attempts)
+    (bench.directory / "node/attempts/.removed-7.1").mkdir()
+    assert await bench.agent.kept(None, 2) == attempts[:2]
+    assert await bench.agent.kept(attempts[1], 2) == attempts[2:]
+    await bench.agent.purge(attempts[:2])
+    assert await bench.agent.kept(None, 2) == attempts[2:]
+
+
 @pytest.mark.parametrize("stream", ["stdout", "stderr", "display"])
 async def test_logs_of_an_ended_job_end_where_they_end(bench: Bench, stream: LogStream) -> None:
     await bench.run(bench.order(1, "true"))

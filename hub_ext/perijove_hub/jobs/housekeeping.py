@@ -12,6 +12,7 @@ from perijove_hub.jobs import arrays
 from perijove_hub.jobs.core import Core
 from perijove_hub.jobs.disk import Disk
 from perijove_hub.jobs.effects import SendPurge
+from perijove_hub.jobs.leftovers import Leftovers
 from perijove_hub.policy.document import Retention
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ class Housekeeping:
 
     def __init__(self, core: Core, committed: Callable[[], Awaitable[None]]) -> None:
         self._core, self._committed = core, committed
-        self._disk = Disk(core)
+        self._disk, self.leftovers = Disk(core), Leftovers(core)
 
     async def run(self) -> None:
         """Work for ever."""
@@ -46,6 +47,7 @@ class Housekeeping:
             await self._old(retention, now - retention.archive_after, archived=False)
         if retention.purge_after is not None:
             await self._old(retention, now - retention.purge_after, archived=True)
+        await self.leftovers.clear()
 
     async def _old(self, retention: Retention, before: float, *, archived: bool) -> None:
         kept = 0

@@ -191,6 +191,23 @@ class Database:
         oldest = query.where(_job.c.ended < before).order_by(_job.c.ended, _job.c.id)
         return self._jobs(oldest.limit(limit))
 
+    def cleared(self, jobs: Sequence[int]) -> set[int]:
+        """Those of `jobs` that are archived, or of which nothing is left but what they were charged.
+
+        A job that the database knows nothing of is none of them: it may be older than that job.
+        """
+        found: set[int] = set()
+        with self._read() as connection:
+            for i in range(0, len(jobs), 500):
+                some = jobs[i : i + 500]
+                rows = connection.execute(select(_job.c.id, _job.c.archived).where(_job.c.id.in_(some)))
+                there = {row.id: bool(row.archived) for row in rows}
+                found.update(job for job, archived in there.items() if archived)
+                gone = [job for job in some if job not in there]
+                charged = select(_allocation.c.job).where(_allocation.c.job.in_(gone)).distinct()
+                found.update(connection.execute(charged).scalars())
+        return found
+
     def group_tasks(self, group: int) -> dict[int, State]:
         """The members of a group that have rows of their own: task number (or rank) -> state."""
         query = select(_job.c.array_task, _job.c.state).where(_job.c.array_id == group)

@@ -36,6 +36,7 @@ CALLS = frozenset(
         "disk",
         "exec",
         "forget",
+        "kept",
         "known",
         "logs",
         "purge",

@@ -263,6 +263,9 @@ class NodeAgent:
             self._purged.popitem(last=False)
         await asyncio.to_thread(self._attempts.remove_all, ended)
 
+    async def kept(self, after: Attempt | None, limit: int) -> list[Attempt]:
+        return await asyncio.to_thread(self._attempts.kept, after, limit)
+
     async def disk(self, attempts: Sequence[Attempt]) -> dict[Attempt, int]:
         def measure() -> dict[Attempt, int]:
             sizes = ((a, disk_use(self._attempts.folder(a).path)) for a in attempts)

@@ -27,6 +27,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from heapq import nsmallest
 from pathlib import Path
 from typing import TypeVar
 
@@ -208,17 +209,24 @@ class Attempts:
     def exists(self, attempt: Attempt) -> bool:
         return os.access(f"{self._base}/{attempt}", os.F_OK)
 
+    def kept(self, after: Attempt | None, limit: int) -> list[Attempt]:
+        """At most `limit` of those that have a folder, past `after`, by job and number."""
+        return nsmallest(limit, (one for one in self._all() if after is None or one > after))
+
     def active(self) -> Iterator[Record]:
         """The records of all attempts that the service has not told to forget."""
-        with os.scandir(self.directory) as entries:
-            names = [entry.name for entry in entries]
-        for name in names:
-            try:
-                attempt = Attempt.parse(name)
-            except ValueError:
-                continue
+        for attempt in self._all():
             if record := self.folder(attempt).read_open():
                 yield record
+
+    def _all(self) -> list[Attempt]:
+        with os.scandir(self.directory) as entries:
+            names = [entry.name for entry in entries]
+        found = []
+        for name in names:
+            with contextlib.suppress(ValueError):
+                found.append(Attempt.parse(name))
+        return found
 
     def remove_all(self, attempts: Iterable[Attempt]) -> None:
         """Remove folders with all that is in them; what lies there is the users' and may be odd.
