@@ -56,6 +56,10 @@ class Board(Books):
         self.groups_of = groups_of
         self.maintenance: str | None = None
         """Why nothing starts, while nothing does."""
+        self.terse = False
+        """Nobody asks why jobs wait: a pass that can start no more looks at no more."""
+        self.full = False
+        """The last pass left no room on any node."""
         self.jobs: dict[int, Job] = {}
         self.groups: dict[int, Members] = {}
         self.placeable = True

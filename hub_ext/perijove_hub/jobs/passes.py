@@ -32,14 +32,15 @@ def place(board: Board, now: float) -> None:
         shares = board.standing.shares(now)
         gate = board.standing.gate(now, shares)
         entries = in_order(board, shares, now)
-        decided = plan(entries, board.ledger.table.copy(), rules_of(board), gate, now)
+        table = board.ledger.table.copy()
+        decided = plan(entries, table, rules_of(board), gate, now, terse=board.terse)
         _start(board, decided.placements, now)
-        board.reasons = decided.reasons
+        board.reasons, board.full = decided.reasons, decided.full
         _make_room(board, decided.preemptions, now)
         if not decided.complete:
             board.placeable = True
     else:
-        board.reasons = {}
+        board.reasons, board.full = {}, False
     _go_on(board, now, preempted=True)
 
 

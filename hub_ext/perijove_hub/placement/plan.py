@@ -78,23 +78,35 @@ class Plan:
     preemptions: list[Preempt] = field(default_factory=list)
     complete: bool = True
     """False: so much was placed that it is better to start it first; then there may be more."""
+    full: bool = False
+    """Until a node gives something back, nobody else can start either."""
 
 
 def plan(
-    entries: Iterable[Entry], table: NodeTable, rules: Rules, gate: Gate, now: float, *, most: int = 1000
+    entries: Iterable[Entry],
+    table: NodeTable,
+    rules: Rules,
+    gate: Gate,
+    now: float,
+    *,
+    most: int = 1000,
+    terse: bool = False,
 ) -> Plan:
     """Place what can start now, in the order of `entries`, and no more than `most` members.
 
-    `entries` is consumed only as far as needed. `table` is used up: pass a copy to keep it.
+    `entries` is consumed only as far as needed. `table` is used up: pass a copy to keep it. `terse`: when nothing
+    more can start, look for no more reasons; the rest is decided alike.
     """
-    return Pass(table, rules, gate, now, most).run(entries)
+    return Pass(table, rules, gate, now, most, terse=terse).run(entries)
 
 
 class Pass:
     """One pass: the plan so far, and what it leaves."""
 
-    def __init__(self, table: NodeTable, rules: Rules, gate: Gate, now: float, most: int) -> None:
-        self.plan = Plan()
+    def __init__(
+        self, table: NodeTable, rules: Rules, gate: Gate, now: float, most: int, *, terse: bool = False
+    ) -> None:
+        self.plan, self._terse = Plan(), terse
         self.table, self.claims = table, Claims(table)
         self.access = Access(rules.policy, rules.groups_of, table, now)
         self._rankings = Rankings(table, rules.policy.spread)
@@ -119,6 +131,7 @@ class Pass:
                 break
             if self._done():
                 break
+        self.plan.full = self._full and not self.preemption.possible
         return self.plan
 
     def _keep_all(self, entries: Iterable[Entry], reason: str) -> Plan:
@@ -135,7 +148,7 @@ class Pass:
         """Whether it is of no use to look at more."""
         if self._looked_at >= LOOKED_AT or len(self._choices) >= SHAPES:
             return True
-        return self._full and not self.preemption.possible and not self._claims_left
+        return self._full and not self.preemption.possible and (self._terse or not self._claims_left)
 
     def _consider(self, entry: Entry) -> None:
         job = entry.job

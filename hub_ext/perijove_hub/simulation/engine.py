@@ -33,6 +33,7 @@ class Simulation:
         self.site, self.now = site, site.start
         self.clockwork = Clockwork(site.start)
         self.board = _board_of(site)
+        self.board.terse = True
         self.submitted = 0
         """Jobs and members that have come."""
         self.refused = 0
@@ -149,7 +150,11 @@ class Simulation:
             return
         self.submitted += members
         self._known[job.id] = arrival
-        self.board.add([job], now, self._past)
+        board = self.board
+        needless = board.full and not board.placeable
+        board.add([job], now, self._past)
+        if needless:
+            board.placeable = False
         self._note_wishes(job.id, arrival)
 
     def _wish(self, now: float, job: int, wish: Event) -> None:
@@ -195,6 +200,9 @@ class Simulation:
         return some
 
     def _tell(self) -> Pending:
+        pending = self.board.pending
+        if not pending.published and not pending.effects:
+            return pending
         taken = self.board.take()
         for watch in self._watch:
             watch(self.now, taken)

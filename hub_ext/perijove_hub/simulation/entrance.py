@@ -37,7 +37,8 @@ def enter(arrival: Arrival, board: Board, site: Site, now: float) -> Job | None:
         spec = spec.model_copy(update={"time_limit": limit, "partition": partition})
     if arrival.id is not None:
         board.raise_ids(arrival.id + size)
-    return Job(
+    # Checked already, all of it: the trace's own spec, and what the policy says.
+    return Job.model_construct(
         id=arrival.id if arrival.id is not None else board.new_ids([size])[0],
         owner=arrival.owner,
         name=arrival.name or spec.title,

@@ -354,7 +354,14 @@ def _as_of(job: Job, begun: Mapping[int, Sequence[Allocation]], since: float) ->
     }
     if not now:
         state = State.HELD if job.state is State.HELD else State.PENDING
-        off = {"state": state, "started": None, "node": None, "gpus": [], "slots": {}, "allocated": None}
+        off: dict[str, Any] = {
+            "state": state,
+            "started": None,
+            "node": None,
+            "gpus": [],
+            "slots": {},
+            "allocated": None,
+        }
         return job.model_copy(update={**before, **off})
     last = number == job.attempt
     on = {"state": State.RUNNING, "node": now[-1].node, "allocated": now[-1].begin, "started": now[-1].begin}
