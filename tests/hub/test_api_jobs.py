@@ -146,6 +146,18 @@ async def test_a_field_is_changed_by_whom_the_policy_says(settings: Settings) ->
         assert (await change("boss", time="2h")).json()["spec"]["time_limit"] == 7200
 
 
+async def test_what_the_policy_lets_nobody_change_is_named_with_what_can_be(settings: Settings) -> None:
+    async with site(settings) as by:
+        await put(by["boss"], POLICY + "\nupdatable: {priority: [lead]}\n")
+        job = await submit(by["alice"], project="genomics", hold=True)
+        for who in ("alice", "boss"):
+            answer = await by[who].patch(f"/jobs/{job['id']}", json={"name": "b", "priority": 1})
+            assert answer.status_code == 422
+            (error,) = answer.json()["errors"]
+            assert error["field"] == "name"
+            assert error["message"] == "cannot be changed later; can be: priority"
+
+
 @pytest.mark.parametrize(
     ("fields", "status", "field"),
     [

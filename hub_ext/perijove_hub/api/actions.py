@@ -32,7 +32,6 @@ from perijove_hub.jobs.changes import check
 from perijove_hub.jobs.controller import Controller
 from perijove_hub.jobs.events import Event, Hold, Kill, Release, Reschedule, Resume, Suspend
 from perijove_hub.jobs.lookup import spec_to_rerun
-from perijove_hub.policy.document import Policy
 from perijove_hub.store.database import Page
 
 router = APIRouter()
@@ -113,7 +112,6 @@ async def change(request: Request, caller: Who, job_id: JobId) -> Job:
     controller = controller_of(request)
     spec = _changed(job.spec, wanted)
     changes = {name: getattr(spec, name) for name in _names(wanted) if _differs(job.spec, spec, name)}
-    _updatable(changes, policy_of(controller))
     check(job, changes, roles_of(caller, job), policy_of(controller))
     changes = _readmitted(controller, caller, job, spec, changes)
     if not changes:
@@ -150,17 +148,6 @@ def _changed(spec: JobSpec, wanted: dict[str, Any]) -> JobSpec:
     except InvalidSpecError as error:
         mine = [e for e in error.errors if e.field.partition(".")[0] in {*wanted, *_names(wanted)}]
         raise InvalidSpecError(errors=mine or error.errors) from None
-
-
-def _updatable(changes: dict[str, Any], policy: Policy) -> None:
-    known = sorted(map(str, policy.updatable))
-    wrong = [
-        FieldError(name, str(value)[:80], f"cannot be changed later; can be: {', '.join(known)}")
-        for name, value in changes.items()
-        if name not in known
-    ]
-    if wrong:
-        raise InvalidSpecError(errors=wrong)
 
 
 def _differs(before: JobSpec, after: JobSpec, name: str) -> bool:
@@ -287,9 +274,6 @@ async def archive_many(request: Request, caller: Who) -> Archived:
         if len(rows) < 1000:
             break
         before = rows[-1].id
-    if found:
-        record(caller, "archive", f"{len(found)} jobs", owner=owner, older_than=which.older_than)
-        await controller.archive(found, caller.name)
     if found:
         record(caller, "archive", f"{len(found)} jobs", owner=owner, older_than=which.older_than)
         await controller.archive(found, caller.name)

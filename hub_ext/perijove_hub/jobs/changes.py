@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from perijove.model import (
     ConflictError,
     FieldError,
     ForbiddenError,
     InvalidSpecError,
     Job,
-    JobSpec,
     State,
 )
 from perijove_hub.jobs.decision import Decision, attempt_of
@@ -24,39 +21,22 @@ from perijove_hub.policy.document import Policy
 WHILE_WAITING = frozenset({"cpu", "memory", "partition", "priority"})
 """What has no meaning any more once the job is on a node."""
 LOWERED_FREELY = frozenset({"time_limit", "priority"})
-ALIASES = {"cpus": "cpu", "time": "time_limit"}
-
-
-def parsed(job: Job, changes: Mapping[str, Any], policy: Policy) -> dict[str, Any]:
-    """`changes` with the fields' own names and types.
-
-    Raises :class:`InvalidSpecError` naming each field that cannot be changed or has a wrong value.
-    """
-    named = {ALIASES.get(name, name): value for name, value in changes.items()}
-    known = ", ".join(sorted(policy.updatable)) or "none"
-    wrong = [
-        FieldError(name, str(value)[:80], f"cannot be changed; these can: {known}")
-        for name, value in named.items()
-        if name not in policy.updatable
-    ]
-    if wrong:
-        raise InvalidSpecError(errors=wrong)
-    given = {**job.spec.model_dump(exclude_unset=True), **named}
-    try:
-        spec = JobSpec.model_validate(given)
-    except ValidationError as error:
-        errors = [
-            FieldError(".".join(map(str, e["loc"])) or str(e.get("ctx", {}).get("field", "")), "", e["msg"])
-            for e in error.errors(include_input=False)
-        ]
-        raise InvalidSpecError(errors=errors) from None
-    return {name: getattr(spec, name) for name in named}
 
 
 def check(job: Job, changes: Mapping[str, Any], roles: Collection[str], policy: Policy) -> None:
-    """Raise :class:`ForbiddenError` unless one of `roles` (``owner``, ``lead``, ``admin``) may do it."""
+    """Raise :class:`ForbiddenError` unless one of `roles` (``owner``, ``lead``, ``admin``) may do it.
+
+    :class:`InvalidSpecError` names the fields that nobody can change later.
+    """
+    known = ", ".join(sorted(policy.updatable)) or "none"
+    if wrong := [
+        FieldError(name, str(value)[:80], f"cannot be changed later; can be: {known}")
+        for name, value in changes.items()
+        if name not in policy.updatable
+    ]:
+        raise InvalidSpecError(errors=wrong)
     for name, value in changes.items():
-        allowed = policy.updatable.get(name, [])  # type: ignore[call-overload]
+        allowed = policy.updatable[name]  # type: ignore[index]
         if "admin" in roles or any(role in allowed for role in roles):
             continue
         old = getattr(job.spec, name)
