@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from perijove.model import FieldError, InvalidSpecError, parse_duration, parse_size
+from perijove.model.validation import field_errors
 from perijove.model.values import Title, Word
 from perijove_hub.policy import registry
 
@@ -35,6 +36,12 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 Changeable = Literal["time_limit", "priority", "cpu", "memory", "name", "partition"]
 Role = Literal["owner", "lead", "admin"]
+
+DEPTH = 32
+"""Levels within each other in the text of a policy; ten are enough for all there is."""
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_UNREADABLE = (ValueError, LookupError, ArithmeticError, TypeError, AttributeError, RecursionError)
+"""What PyYAML lets through of values it cannot make: ``2026-13-45``, ``!!bool maybe``, ``!!timestamp x``."""
 
 
 class _Part(BaseModel):
@@ -349,26 +356,32 @@ def is_among(user: str, names: list[str], groups: frozenset[str] = frozenset()) 
 
 def load(text: str) -> Policy:
     """The policy in YAML `text`. Raises :class:`~perijove.model.InvalidSpecError` naming each wrong field."""
+    content = _read(text)
     try:
-        content: Any = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise InvalidSpecError(errors=[FieldError("", "", f"not YAML: {error}")]) from None
-    try:
-        policy = Policy.model_validate(content)
+        policy = Policy.model_validate({} if content is None else content)
     except ValidationError as error:
-        found = [
-            FieldError(".".join(map(str, e["loc"])), str(e["input"])[:80], _said(e["msg"]))
-            for e in error.errors()
-        ]
-        raise InvalidSpecError(errors=found) from None
+        raise InvalidSpecError(errors=field_errors(error, Policy)) from None
     if unknown := list(_unknown(policy)):
         raise InvalidSpecError(errors=unknown)
     return policy
 
 
-def _said(message: str) -> str:
-    """Without pydantic's name for the kind of error."""
-    return message.removeprefix("Value error, ")
+def _read(text: str) -> Any:
+    try:
+        depth = 0
+        # Beforehand, since the loader in C calls itself for each level until the stack ends.
+        for event in yaml.parse(text, Loader=_LOADER):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEPTH:
+                raise InvalidSpecError(
+                    errors=[FieldError("", "", f"no policy has more than {DEPTH} levels within each other")]
+                )
+        return yaml.load(text, Loader=_LOADER)  # noqa: S506 - one of the safe ones
+    except yaml.YAMLError as error:
+        raise InvalidSpecError(errors=[FieldError("", "", f"not YAML: {error}")]) from None
+    except _UNREADABLE as error:
+        raise InvalidSpecError(errors=[FieldError("", "", f"a value cannot be read: {error}")]) from None
 
 
 def _unknown(policy: Policy) -> Iterator[FieldError]:

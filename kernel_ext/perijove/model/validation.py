@@ -53,21 +53,21 @@ def parse_specs(data: bytes | str) -> list[JobSpec]:
         raise InvalidSpecError(errors=field_errors(error)) from None
 
 
-def field_errors(error: ValidationError) -> list[FieldError]:
-    """What is wrong with a spec or a list of specs, at most :data:`MAX_ERRORS` errors."""
+def field_errors(error: ValidationError, model: type[BaseModel] = JobSpec) -> list[FieldError]:
+    """What is wrong with a spec, a list of specs or another `model`, at most :data:`MAX_ERRORS` errors."""
     details = error.errors(include_url=False)
-    found = [_field_error(detail) for detail in details[:MAX_ERRORS]]
+    found = [_field_error(detail, model) for detail in details[:MAX_ERRORS]]
     if len(details) > MAX_ERRORS:
         found.append(FieldError("", "", f"and {len(details) - MAX_ERRORS} more errors"))
     return found
 
 
-def _field_error(detail: ErrorDetails) -> FieldError:
+def _field_error(detail: ErrorDetails, model: type[BaseModel]) -> FieldError:
     place = [part for part in detail["loc"] if part != "[key]"]
     context = detail.get("ctx", {})
     if "field" in context:  # a rule about several fields names the one to change
         place.append(context["field"])
-    return FieldError(_path(place), _value(detail, place), _message(detail, place))
+    return FieldError(_path(place), _value(detail, place), _message(detail, place, model))
 
 
 def _path(place: Sequence[int | str]) -> str:
@@ -92,12 +92,12 @@ def _value(detail: ErrorDetails, place: Sequence[int | str]) -> str:
     return _shorten(_repr.repr(value), MAX_VALUE)
 
 
-def _message(detail: ErrorDetails, place: Sequence[int | str]) -> str:
+def _message(detail: ErrorDetails, place: Sequence[int | str], model: type[BaseModel]) -> str:
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        return _unknown(place)
+        return _unknown(place, model)
     if kind in {"model_type", "model_attributes_type"}:
-        return FORMS.get(context.get("class_name", ""), "must be an object with the fields of a job")
+        return FORMS.get(context.get("class_name", ""), _OBJECT if model is JobSpec else _NAMES)
     if kind in {"enum", "literal_error"}:
         return _choice(detail["input"], context["expected"])
     if kind == "list_type" and not place:
@@ -118,13 +118,13 @@ def _choice(value: Any, expected: str) -> str:
     return f"must be one of {', '.join(choices)}{_meant(value, choices)}"
 
 
-def _unknown(place: Sequence[int | str]) -> str:
+def _unknown(place: Sequence[int | str], root: type[BaseModel]) -> str:
     """The message for a field that does not exist, with the nearest that does."""
     *parents, field = [part for part in place if isinstance(part, str)]
-    model: type[BaseModel] | None = JobSpec
-    for parent in parents:
-        model = _model_of(model, parent)
-    return f"unknown field '{_shorten(field, MAX_PART)}'{_meant(field, _names(model) if model else [])}"
+    model = root
+    for parent in parents:  # a key that users choose leads to no other model than its field did
+        model = _model_of(model, parent) or model
+    return f"unknown field '{_shorten(field, MAX_PART)}'{_meant(field, _names(model))}"
 
 
 def _meant(given: Any, known: Sequence[str]) -> str:
@@ -141,10 +141,8 @@ def _names(model: type[BaseModel]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _model_of(model: type[BaseModel] | None, name: str) -> type[BaseModel] | None:
+def _model_of(model: type[BaseModel], name: str) -> type[BaseModel] | None:
     """The model that a field of `model` holds, alone or in a container."""
-    if model is None:
-        return None
     for field_name, field in model.model_fields.items():
         alias = field.validation_alias
         if name == field_name or (isinstance(alias, AliasChoices) and name in alias.choices):
@@ -174,10 +172,19 @@ def _boolean(_: Mapping[str, Any]) -> str:
     return "must be true or false"
 
 
+def _moment(_: Mapping[str, Any]) -> str:
+    return "must be a date and time, for example 2026-01-31T08:00"
+
+
+_OBJECT, _NAMES = "must be an object with the fields of a job", "must be an object of names and values"
 _MESSAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "bool_parsing": _boolean,
     "bool_type": _boolean,
-    "dict_type": lambda _: "must be an object of names and values",
+    "date_from_datetime_parsing": _moment,
+    "datetime_from_date_parsing": _moment,
+    "datetime_parsing": _moment,
+    "datetime_type": _moment,
+    "dict_type": lambda _: _NAMES,
     "finite_number": lambda _: "must be a finite number",
     "float_parsing": _number,
     "float_type": _number,
