@@ -127,6 +127,11 @@ def follow(board: Board, group: int, now: float) -> None:
         changes["started"] = now
     new = job.model_copy(update=changes)
     board.change(job, new, "array", {str(s): n for s, n in changes["tasks"].items()}, now)
+    if state is State.HELD:
+        board.queue.discard(group)  # a gang that ran before: no member is left that would be told by its group
+    if job.state is State.HELD and group in board.groups:
+        # Released after some of its members had ended: it was not pending in between.
+        board.enqueue(new, now)
 
 
 def _reason(job: Job, state: State) -> Reason | None:
