@@ -8,8 +8,8 @@ import pytest
 from boards import board_of, node, submit
 from waiting import becomes
 
-from perijove.model import Attempt, ConflictError, Outcome, ReasonCode, State
-from perijove_hub.jobs import arrays, events
+from perijove.model import Attempt, BlockerKind, ConflictError, Outcome, ReasonCode, State
+from perijove_hub.jobs import arrays, events, situation
 from perijove_hub.jobs.effects import SendOrder, SendStop
 from perijove_hub.settings import Settings
 
@@ -259,3 +259,13 @@ def test_a_member_is_derived_as_its_group_is() -> None:
     board.apply(array, events.Kill("u"), 1.0)
     ended = board.recent[array]
     assert arrays.member(ended, 2).state is State.KILLED
+
+
+def test_of_an_array_at_its_limit_that_limit_is_the_only_blocker_when_there_is_room() -> None:
+    board, _ = board_of(node("a", 4))
+    array = submit(board, cpu=1, array="1:9%2")
+    board.place(0.0)
+    behind = submit(board, 1.0, cpu=1, priority=10)
+    found = situation.why(board, board.jobs[array], 1.0)
+    assert [blocker.kind for blocker in found.reason.blockers] == [BlockerKind.LIMIT]  # type: ignore[union-attr]
+    assert behind in board.queue

@@ -159,7 +159,7 @@ def test_a_preempted_job_waits_again_and_has_lost_no_retry() -> None:
 
 @pytest.mark.parametrize("scheduler", ["fifo", "fairshare", "multifactor", "fairshare-godocker"])
 def test_who_had_to_leave_does_not_take_the_room_that_was_made(scheduler: str) -> None:
-    board, record = board_of(node("a"), preemption={"mode": "requeue", "notice": 20}, scheduler=scheduler)
+    board, _ = board_of(node("a"), preemption={"mode": "requeue", "notice": 20}, scheduler=scheduler)
     victim = run(board, cpu=4, preemptible=True, priority=90)
     urgent = submit(board, 1.0, cpu=4, priority=10)
     board.place(1.0)
@@ -169,7 +169,7 @@ def test_who_had_to_leave_does_not_take_the_room_that_was_made(scheduler: str) -
 
 
 def test_a_place_made_for_one_member_brings_the_array_no_more_than_that() -> None:
-    board, record = board_of(node("a"), preemption={"mode": "requeue"}, scheduler="fifo")
+    board, _ = board_of(node("a"), preemption={"mode": "requeue"}, scheduler="fifo")
     victim = run(board, cpu=2, preemptible=True)
     other = run(board, cpu=2)
     first = submit(board, 1.0, cpu=2, priority=60)
@@ -180,6 +180,15 @@ def test_a_place_made_for_one_member_brings_the_array_no_more_than_that() -> Non
     board.place(3.0)
     assert board.groups[array].rest == 7
     assert board.jobs[first].state is State.PENDING
+
+
+def test_who_killed_a_running_job_is_told_while_it_ends_and_afterwards() -> None:
+    board, _ = board_of(node("a"))
+    number = run(board)
+    board.apply(number, events.Kill("ada"), 1.0)
+    assert board.jobs[number].reason.message == "killed by ada"  # type: ignore[union-attr]
+    board.apply(number, events.Ended(Outcome(reason=ReasonCode.KILLED_BY_USER, message="stopped")), 2.0)
+    assert board.recent[number].reason.message == "killed by ada"  # type: ignore[union-attr]
 
 
 def test_a_preempted_job_may_be_ended() -> None:

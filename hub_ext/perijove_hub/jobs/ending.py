@@ -106,7 +106,7 @@ def _reason(outcome: Outcome) -> Reason | None:
 
 
 def _why_killed(job: Job, outcome: Outcome) -> Reason:
-    if job.reason is not None and job.reason.code in BY_SITE:
+    if job.reason is not None and job.reason.code in {*BY_SITE, ReasonCode.KILLED_BY_USER}:
         return job.reason
     return Reason(code=ReasonCode.KILLED_BY_USER, message=outcome.message)
 

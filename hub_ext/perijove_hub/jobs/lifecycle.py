@@ -198,7 +198,7 @@ def _kill(job: Job, event: Kill, now: float) -> Decision:
     if not job.state.on_node:
         killed = moved_to(job, State.KILLED, reason=reason, ended=now, kill_requested=True)
         return Decision(killed, "ended", {"by": event.by})
-    asked = job.model_copy(update={"kill_requested": True, "requeue_requested": False})
+    asked = job.model_copy(update={"kill_requested": True, "requeue_requested": False, "reason": reason})
     return Decision(asked, "kill", {"by": event.by}, _stop(job))
 
 

@@ -74,6 +74,9 @@ def situation_of(board: Board, entry: Entry, now: float) -> Situation:
     """Queue and nodes as the next pass finds them; `entry` is last when the queue does not hold it."""
 
     def entries() -> Iterator[Entry]:
+        held_back = entry.job.id in board.queue and board.entry(entry.job.id) is None
+        if held_back:  # An array of which as many run as may: its own limit is named, not its place.
+            yield entry
         yield from passes.in_order(board, board.standing.shares(now), now)
         if entry.job.id not in board.queue:
             yield entry

@@ -168,7 +168,8 @@ def _short_without(table: NodeTable, row: int, request: Request, one: Holding) -
 
 def _down(table: NodeTable, row: int) -> Obstacle:
     node = table.nodes[row]
-    text = f"node {node.name} is {node.state}" + (f": {node.reason}" if node.reason else "")
+    state = "drained" if node.state == "drain" else node.state
+    text = f"node {node.name} is {state}" + (f": {node.reason}" if node.reason else "")
     return Obstacle(Blocker(kind=BlockerKind.NODE, name=node.name, message=text), node=node.name)
 
 
