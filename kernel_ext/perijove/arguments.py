@@ -167,6 +167,9 @@ def _add_resources(group: Any) -> None:
     group.add_argument("-g", "--gpus", metavar="N", help="2, a100, a100:2 or 2@40G")
     group.add_argument("-t", "--time", metavar="TIME", help="stop it after 90s, 30m, 1d12h, ...")
     group.add_argument("--shm", metavar="SIZE", help="size of /dev/shm")
+    group.add_argument(
+        "--resource", action="append", metavar="NAME=COUNT", help="what else nodes count: licence=1"
+    )
     group.add_argument("--network", help="none, bridge, host or user")
 
 

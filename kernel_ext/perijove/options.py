@@ -21,6 +21,7 @@ _FIELDS = {
     "gpus": "gpus",
     "time": "time_limit",
     "shm": "shm_size",
+    "resource": "resources",
     "array": "array",
     "depends": "depends_on",
     "constraint": "constraints",
@@ -67,13 +68,15 @@ def _value(option: str, given: Any) -> Any:
         return _volumes(given)
     if option in _LISTS:
         return words(given)
+    if option == "resource":
+        return {name: _whole(name, count) for name, count in pairs(option, words(given)).items()}
     return pairs(option, given) if option in _PAIRS else given
 
 
 def combined(first: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of `first` overruled by those of `then`; variables, labels and the like name by name."""
     joined = {**first, **then}
-    for field in ("env", "labels", "constraints"):
+    for field in ("env", "labels", "constraints", "resources"):
         if field in first and field in then:
             joined[field] = {**first[field], **then[field]}
     return joined
@@ -101,6 +104,13 @@ def _number(option: str, value: str | float) -> float:
     except ValueError:
         text = "must be a number of cores such as 2 or 0.5"
         raise InvalidSpecError(errors=[FieldError(option, str(value), text)]) from None
+
+
+def _whole(name: str, value: str) -> int:
+    if value.isascii() and value.isdecimal() and int(value) > 0:
+        return int(value)
+    text = "must be written NAME=COUNT, with a whole number of at least 1"
+    raise InvalidSpecError(errors=[FieldError("resource", f"{name}={value}", text)])
 
 
 def _volumes(values: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ from perijove.arguments import header_options
 from perijove.cli.submit import header_fields
 from perijove.headers import headers_of, late_text
 from perijove.model.errors import UserError
+from perijove.options import spec_fields
 
 SCRIPT = """\
 #!/bin/bash
@@ -87,7 +88,7 @@ def test_the_command_line_and_the_notebook_read_them_alike() -> None:
         "#PERIJOVE --partition long --reservation course --nodes 2 --exclusive --preemptible --no-hold\n"
         "#PERIJOVE --retries 3 --retry-on node,oom --retry-on exit:75 --oom-retry 2x --array 1:10%2\n"
         "#PERIJOVE --depends 12_7 --depends afterany:3 --label k=v -e A=1\n"
-        "#PERIJOVE -e B=2 --priority 7 --volume data:ro\n"
+        "#PERIJOVE -e B=2 --priority 7 --volume data:ro --resource licence=2,lens_10.5=1\n"
     )
     assert read_by_both(text) == {
         "cpu": 0.5,
@@ -110,7 +111,16 @@ def test_the_command_line_and_the_notebook_read_them_alike() -> None:
         "env": {"A": "1", "B": "2"},
         "priority": 7,
         "volumes": ["home", "data:ro"],
+        "resources": {"licence": 2, "lens_10.5": 1},
     }
+
+
+@pytest.mark.parametrize(
+    "typed", ["licence", "licence=", "licence=0", "licence=-1", "licence=x", "licence=1.5"]
+)
+def test_a_count_of_a_resource_is_a_whole_number(typed: str) -> None:
+    with pytest.raises(UserError, match="resource"):
+        spec_fields(resource=[typed])
 
 
 def test_a_later_line_counts_more() -> None:

@@ -191,6 +191,7 @@ def test_nodes_are_reserved_and_drained(perijove: Command) -> None:
 
 def test_maintenance(perijove: Command) -> None:
     assert perijove("maintenance", "status").stdout == "maintenance is off\n"
+    assert perijove("maintenance", "on", "--reason", "a fan").stdout == "maintenance is on: a fan\n"
     assert perijove("maintenance", "on", "new disks").stdout == "maintenance is on: new disks\n"
     job = submitted(perijove, "--", "true")
     assert "maintenance: new disks" in perijove("why", job).stdout

@@ -105,7 +105,7 @@ async def visit(request: Request, show: Callable[[Caller], Awaitable[Response]])
     sessions: Sessions = request.app.state.sessions
     found = await sessions.caller(request)
     if found is None and sessions.auth is None:
-        raise UnauthorizedError("open the link that `perijove up` printed, or add ?token=TOKEN")
+        raise UnauthorizedError("add ?token=TOKEN to the address; the token is in STATE/endpoint.json")
     if found is None:
         return sessions.login()
     caller = known_to(request, found)

@@ -208,13 +208,15 @@ def _iso(at: float) -> str:
 
 @maintenance.command("on")
 def maintenance_on(
-    reason: Annotated[str, typer.Argument(help="Why; users read it.")] = "", as_json: AsJson = False
+    text: Annotated[str, typer.Argument(metavar="[REASON]", help="Why; users read it.")] = "",
+    reason: Annotated[str, typer.Option(help="The same, as perijove drain has it.")] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Let no job start any more. Jobs are still accepted and wait; those that run go on.
 
     perijove maintenance on "new disks, until noon"
     """
-    _maintain(True, reason, as_json)
+    _maintain(True, reason or text, as_json)
 
 
 @maintenance.command("off")

@@ -13,6 +13,9 @@ from perijove.client import AsyncClient
 from perijove.model.quantities import format_size
 from perijove.version import __version__
 
+_IF_ANY = frozenset({"OTHER", "REASON"})
+"""Columns left out where no node has anything in them."""
+
 
 def nodes(as_json: AsJson = False) -> None:
     """List the nodes, what they have and what of it is free.
@@ -23,13 +26,12 @@ def nodes(as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
         return
-    titles = ["NODE", "STATE", "CPUS", "MEMORY", "GPUS", "LAUNCHERS", "REASON"]
-    reasons = any(entry["node"].get("reason") for entry in found)
+    titles = ["NODE", "STATE", "CPUS", "MEMORY", "GPUS", "OTHER", "LAUNCHERS", "REASON"]
     rows = [_row(entry) for entry in found]
-    if not reasons:
-        titles, rows = titles[:-1], [row[:-1] for row in rows]
+    shown = [i for i, title in enumerate(titles) if title not in _IF_ANY or any(row[i] for row in rows)]
+    titles, rows = [titles[i] for i in shown], [[row[i] for i in shown] for row in rows]
     styles = {"up": "green", "down": "red", "drain": "yellow"}
-    print_table(titles, rows, wide={"NODE", "LAUNCHERS", "REASON"}, styles=styles)
+    print_table(titles, rows, wide={"NODE", "OTHER", "LAUNCHERS", "REASON"}, styles=styles)
 
 
 def _row(entry: dict[str, Any]) -> list[str]:
@@ -41,6 +43,7 @@ def _row(entry: dict[str, Any]) -> list[str]:
         f"{free['cpu']:g} of {node['cpus']:g} free",
         f"{format_size(free['memory'])} of {format_size(node['memory'])} free",
         f"{gpus if isinstance(gpus, int) else len(gpus)} of {len(node.get('gpus') or [])} free",
+        " ".join(f"{name}={count}" for name, count in sorted((node.get("resources") or {}).items())),
         " ".join(launcher["name"] for launcher in node.get("launchers") or []),
         node.get("reason") or "",
     ]

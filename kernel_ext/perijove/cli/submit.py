@@ -64,6 +64,10 @@ Time = Annotated[
     ),
 ]
 Shm = Annotated[str | None, Option(help="Size of /dev/shm.", rich_help_panel=RESOURCES)]
+Resource = Annotated[
+    list[str] | None,
+    Option(help="NAME=COUNT of what else nodes count, such as licence=1.", rich_help_panel=RESOURCES),
+]
 Array = Annotated[
     str | None,
     Option(
@@ -177,6 +181,7 @@ def submit(
     gpus: Gpus = None,
     time: Time = None,
     shm: Shm = None,
+    resource: Resource = None,
     array: Array = None,
     depends: Depends = None,
     constraint: Constraint = None,
