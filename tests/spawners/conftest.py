@@ -31,6 +31,9 @@ class SwitchedLauncher(MemoryLauncher):
         super().__init__(context, engine)
         self.down = False
         self.cut_after_start = False
+        self.answering = asyncio.Event()
+        """While it is not set, a resumption has been done and not been answered."""
+        self.answering.set()
 
     def _check_up(self) -> None:
         if self.down:
@@ -51,6 +54,10 @@ class SwitchedLauncher(MemoryLauncher):
     async def status(self, attempts: Collection[Attempt]) -> dict[Attempt, Status]:
         self._check_up()
         return await super().status(attempts)
+
+    async def resume(self, attempt: Attempt) -> None:
+        await super().resume(attempt)
+        await self.answering.wait()
 
     async def remove(self, attempt: Attempt) -> None:
         self._check_up()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -161,6 +162,22 @@ async def test_what_has_ended_gets_no_limit(bench: Bench) -> None:
     for attempt in (ONE, Attempt(7, 1)):
         with pytest.raises(LaunchError, match="does not run"):
             await bench.agent.update(attempt, 10.0)
+
+
+async def test_what_ended_while_it_was_resumed_stays_ended(bench: Bench) -> None:
+    bench.send(bench.order(1, "sleep", "0.3", time_limit=60.0))
+    await bench.report(1, ReportKind.STARTED)
+    await bench.agent.suspend(ONE)
+    bench.launcher.answering.clear()
+    resuming = asyncio.ensure_future(bench.agent.resume(ONE))
+    await bench.outcome(1)
+    await bench.agent.forget([ONE])
+    folder = bench.directory / "node/attempts/1.1"
+    await until(lambda: (folder / "closed").exists(), "its record to be closed")
+    bench.launcher.answering.set()
+    await resuming
+    assert not (folder / "record").exists()
+    assert bench.kinds(1)[-1] is ReportKind.ENDED
 
 
 async def test_suspended_time_does_not_count_where_the_agent_keeps_the_limit(bench: Bench) -> None:

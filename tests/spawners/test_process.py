@@ -134,6 +134,28 @@ async def test_a_new_job_finds_a_new_supervisor(site: Site) -> None:
     assert (await site.until(Phase.EXITED)).exit_code == 5
 
 
+async def test_an_end_that_cannot_be_written_is_written_later_and_ends_nobody_else(site: Site) -> None:
+    """Something is in the way of the journal when the command ends."""
+    await site.launcher.start(site.launch("read line < $PERIJOVE_JOB_DIR/go; exit 3"))
+    os.mkfifo(site.base / "attempt/job/go")
+    await site.until(Phase.RUNNING)
+    supervisor = site.record("running")["supervisor"][0]
+    command = site.record("running")["command"][0]
+    path = site.context.directory / "attempts" / str(ATTEMPT)
+    aside = path.with_name("aside")
+    path.rename(aside)
+    path.mkdir()
+    (site.base / "attempt/job/go").write_text("now\n")
+    await until(lambda: not Path(f"/proc/{command}").exists(), "the command to end")
+    log = next(site.context.directory.glob("*.log"))
+    await until(lambda: "IsADirectoryError" in log.read_text(), "a try to write it")
+    path.rmdir()
+    aside.rename(path)
+    status = await site.until(Phase.EXITED)
+    assert status.exit_code == 3
+    os.kill(supervisor, 0)  # it lives
+
+
 async def test_the_number_of_a_dead_supervisor_given_to_another_does_not_deceive(site: Site) -> None:
     await site.launcher.start(site.launch("sleep 60"))
     record = site.record("running")

@@ -58,7 +58,7 @@ class Life:
         self._stop = record.stop if record else None
         self._gpu_before = record.gpu_seconds if record else 0.0
         self._stop_wanted = asyncio.Event()
-        self._timed_out = False
+        self._timed_out = self._over = False
         self._deadlines = Deadlines(
             folder,
             (record.times if record else None) or Times(order.time_limit),
@@ -93,6 +93,7 @@ class Life:
         except LaunchError as error:
             outcome = _not_launched(str(error), transient=error.transient)
         finally:
+            self._over = True
             self.engine.dismiss(self.attempt)
             self._deadlines.cancel()
         if gpu_seconds := self.host.gpus.end(self.attempt):
@@ -178,6 +179,8 @@ class Life:
 
     async def update(self, time_limit: float | None) -> None:
         """Give it another time limit, now or as soon as it runs."""
+        if self._over:
+            raise LaunchError(f"{self.attempt} has ended")
         self._deadlines.change(time_limit)
         if self.runs and self._engine_limits:
             await self.engine.launcher.limit(self.attempt, time_limit)
@@ -276,6 +279,8 @@ class Life:
             log.warning("%s: %s: %s", self.attempt, what, error)
 
     def _phase_seen(self, phase: Phase) -> None:
+        if self._over:
+            return  # it ended while the engine was at it; its record may be closed
         if phase is Phase.SUSPENDED:
             self._deadlines.pause()
         elif phase is Phase.RUNNING:

@@ -28,6 +28,8 @@ from perijove_spawners.process import job_process, processes
 from perijove_spawners.process.attempt_journal import AttemptJournal, Record
 from perijove_spawners.process.processes import Identity, Process
 
+TRY_AGAIN = 1.0
+"""Seconds after which an end that could not be written is written again."""
 UNKILLABLE_AFTER = 30.0
 """Seconds after SIGKILL at which a process in uninterruptible sleep is given up."""
 
@@ -72,6 +74,7 @@ class Supervised:
         self._suspended_at: float | None = None
         self._killing_since: float | None = None
         self._pause = 0.001
+        self._record: dict[str, object] | None = None
 
     def prepare(self) -> None:
         """Fork the command up to the line before its program."""
@@ -245,15 +248,38 @@ class Supervised:
         now = time.monotonic()
         self._killing_since = self._killing_since or now
         given_up = now - self._killing_since > UNKILLABLE_AFTER
-        if (self._cgroup.pids() if self._cgroup else self._left()) and not given_up:
+        left = bool(self._cgroup.pids() if self._cgroup else self._left())
+        if left and not given_up:
             self._signal_all(signal.SIGKILL)
             self._alarm(now + self._pause)
             self._pause = min(0.2, self._pause * 2)
-        elif not self._end(given_up):
+            return
+        try:
+            ended = self._end(left, given_up)
+        except OSError:
+            # As on a full disk: the end is written when there is room.
+            self._alarm(now + TRY_AGAIN)
+            raise
+        if not ended:
             self._alarm(now + self._pause)
 
-    def _end(self, given_up: bool) -> bool:
+    def _end(self, left: bool, given_up: bool) -> bool:
         """Write the end; False when the kernel has not yet let go of the cgroup."""
+        if self._record is None:
+            self._record = self._measured()
+        if self._cgroup and not self._cgroup.remove():
+            left = True
+            if not given_up:
+                return False
+        if left:
+            self._record["message"] = "it left processes behind that cannot be killed"
+        self._journal.append("ended", self._record)
+        self._notify()
+        self.done = True
+        return True
+
+    def _measured(self) -> dict[str, object]:
+        """What the end says, from the cgroup while that is there."""
         usage = self._usage
         cpu_seconds = usage.ru_utime + usage.ru_stime if usage else 0.0
         peak = usage.ru_maxrss * 1024 if usage else 0
@@ -264,22 +290,16 @@ class Supervised:
             cpu_seconds = self._cgroup.cpu_seconds() or cpu_seconds
             peak = self._cgroup.memory_peak() or peak
             out_of_memory = code != 0 and self._cgroup.out_of_memory()
-            if not self._cgroup.remove() and not given_up:
-                return False
-        record = {
+        return {
             "exit_code": code,
             "out_of_memory": out_of_memory,
             "timed_out": self._timed_out,
-            "message": "it left processes behind that cannot be killed" if given_up else "",
+            "message": "",
             "started": self._started,
             "ended": time.time(),
             "memory_peak": peak,
             "cpu_seconds": cpu_seconds,
         }
-        self._journal.append("ended", record)
-        self._notify()
-        self.done = True
-        return True
 
     def _notify(self) -> None:
         notify(self._site.directory, self.name)

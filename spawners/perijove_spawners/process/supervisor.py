@@ -25,6 +25,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -148,9 +149,7 @@ class Supervisor:
                     return
                 # Others are orphans of jobs, whose parent this process has become.
                 if supervised := self._commands.pop(pid, None):
-                    supervised.ended(status, usage)
-                    if supervised.done:
-                        self._attempts.pop(supervised.name, None)
+                    self._with(supervised.name, partial(Supervised.ended, status=status, usage=usage))
 
 
 _ORDERS: dict[str, Callable[..., None]] = {
