@@ -33,7 +33,8 @@ def ended(job: Job, event: Ended, now: float) -> Decision:
     if not job.state.on_node or job.node is None:
         return Decision(job)
     forget = SendForget(job.node, Attempt(job.id, job.attempt))
-    fell = job.reason is not None and job.reason.code is ReasonCode.GANG_FAILED
+    # Where one of a gang waits again all do, whatever this one has done already.
+    fell = job.spec.nodes > 1 or (job.reason is not None and job.reason.code is ReasonCode.GANG_FAILED)
     if job.requeue_requested and not job.kill_requested and (outcome.state is not State.SUCCEEDED or fell):
         return _requeued(job, forget, now)
     if job.kill_requested and outcome.state is not State.SUCCEEDED:

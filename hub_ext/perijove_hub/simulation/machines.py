@@ -6,9 +6,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import inf
 
-from perijove.model import Job, NodeState, Outcome, ReasonCode
+from perijove.model import Attempt, Job, NodeState, Outcome, ReasonCode
 from perijove_hub.jobs.board import Board
-from perijove_hub.jobs.effects import Effect, SendOrder, SendResume, SendStop, SendSuspend, SendUpdate
+from perijove_hub.jobs.effects import (
+    Effect,
+    SendForget,
+    SendOrder,
+    SendResume,
+    SendStop,
+    SendSuspend,
+    SendUpdate,
+)
 from perijove_hub.jobs.events import Ended, Resumed, Started, Suspended
 from perijove_hub.simulation.clockwork import Clockwork, Rank
 from perijove_hub.simulation.fleet import NodeChange
@@ -52,6 +60,8 @@ class Machines:
         self.active = site.start
         """When something last started or ended."""
         self._run_of, self._changed = run_of, changed
+        self._ended: dict[int, tuple[int, Outcome]] = {}
+        """Attempts whose end the board keeps for later: nodes say it again."""
 
     def load(self, job: Job) -> None:
         """It runs at the start of the simulation."""
@@ -77,10 +87,14 @@ class Machines:
             if (job := self.board.jobs.get(effect.job)) is not None and job.node is not None:
                 self._start(job, job.node)
             return
+        if isinstance(effect, SendForget):
+            self._ended.pop(effect.attempt.job, None)
         if not isinstance(effect, SendStop | SendSuspend | SendResume | SendUpdate):
             return
         going = self.attempts.get(effect.attempt.job)
-        if going is not None and going.number == effect.attempt.number and going.node not in self.down:
+        if going is None:
+            self._say_again(effect.attempt)
+        elif going.number == effect.attempt.number and going.node not in self.down:
             self._change(effect, effect.attempt.job, going)
 
     def _change(
@@ -150,7 +164,14 @@ class Machines:
             code = None
         outcome = Outcome(exit_code=code, reason=reason, started=self._since(number), ended=now)
         self.active = now
-        self.board.apply(number, Ended(outcome), now)
+        after = self.board.apply(number, Ended(outcome), now)
+        if after is not None and after.state.on_node:
+            self._ended[number] = (going.number, outcome)
+
+    def _say_again(self, attempt: Attempt) -> None:
+        number, outcome = self._ended.pop(attempt.job, (0, None))
+        if number == attempt.number and outcome is not None:
+            self.board.apply(attempt.job, Ended(outcome), self.clockwork.now)
 
     def _since(self, number: int) -> float | None:
         job = self.board.jobs.get(number)

@@ -173,9 +173,13 @@ class Measure:
 
     def _over(self, line: JobEvent, job: Job) -> None:
         if arrays.is_group(job):
-            self._eligible.pop(job.id, None)
+            # Members that never were jobs of their own end with their group, without a word.
+            if job.state.ended:
+                self._eligible.pop(job.id, None)
+                self.ended.update(job.tasks)
             return
-        self.ended[job.state] += 1
+        if job.array_id is None:
+            self.ended[job.state] += 1
         self.last = max(self.last, line.at)
         if job.array_id is None:
             self._eligible.pop(job.id, None)
@@ -204,6 +208,8 @@ class Measure:
         """Of a simulation that has come to its end."""
         board, now = simulation.board, simulation.now
         left = [job for job in board.jobs.values() if job.array_id is None and not job.state.on_node]
+        for group in board.groups.values():
+            self.ended.update({state: n for state, n in group.tasks().items() if state.ended})
         self.settle(board.allocations, (job for job in left if job.id in board.queue), now)
         accounts = self._accounts
         weights = board.policy.fairshare.weights
@@ -258,6 +264,7 @@ _ACTS = {
     "eligible": Measure._became_eligible,
     "placed": Measure._placed,
     "ended": Measure._over,
+    "array": Measure._over,
     "rejected": Measure._over,
 }
 
