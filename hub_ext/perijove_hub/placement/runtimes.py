@@ -35,11 +35,14 @@ class Runtimes:
         self._names: OrderedDict[tuple[str, str], deque[float]] = OrderedDict()
         self._parts: deque[float] = deque(maxlen=1000)
         self._all: deque[float] = deque(maxlen=1000)
+        self._summed: dict[object, Range] = {}
+        """Quantiles, until the next end: a forecast asks for those of every waiting job."""
 
     def note(self, job: Job) -> None:
         """`job` ended."""
         if job.started is None or job.ended is None:
             return
+        self._summed.clear()
         took = max(0.0, job.ended - job.started - job.suspended_seconds)
         key = (job.owner, job.name)
         self._names.setdefault(key, deque(maxlen=KEPT)).append(took)
@@ -55,13 +58,18 @@ class Runtimes:
         limit = job.spec.time_limit or inf
         own = self._names.get((job.owner, job.name), ())
         if len(own) >= FEW:
-            return _within(_quantiles(own), limit)
+            return _within(self._quantiles((job.owner, job.name), own), limit)
         if limit < inf:
-            parts = _quantiles(self._parts) if len(self._parts) >= FEW else Range(0.1, 0.5, 1.0)
+            parts = self._quantiles("parts", self._parts) if len(self._parts) >= FEW else Range(0.1, 0.5, 1.0)
             return Range(parts.short * limit, parts.middle * limit, limit)
         if len(self._all) >= FEW:
-            return _quantiles(self._all)
+            return self._quantiles("all", self._all)
         return Range(0.0, inf, inf)
+
+    def _quantiles(self, key: object, values: Sequence[float]) -> Range:
+        if (found := self._summed.get(key)) is None:
+            found = self._summed[key] = _quantiles(values)
+        return found
 
 
 def _quantiles(values: Sequence[float]) -> Range:

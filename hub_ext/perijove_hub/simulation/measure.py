@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import ceil, inf
 from typing import TYPE_CHECKING, Any
@@ -225,12 +225,7 @@ class Measure:
                 accounts.items(), key=lambda item: (item[0][1] or "", item[0][0])
             )
         ]
-        names = sorted({project for _, project in accounts if project is not None})
-        projects = []
-        for name in names:
-            some = [one for (_, project), one in accounts.items() if project == name]
-            due = sum(line.target for line in users if line.project == name)
-            projects.append(_line(None, name, some, due, sum(map(weigh, some)) / total))
+        projects = _projects(users, accounts, lambda one: weigh(one) / total)
         every = sorted(wait for one in accounts.values() for wait in one.waits)
         cpu, gpu = (sum(getattr(one, kind) for one in accounts.values()) for kind in ("cpu", "gpu"))
         members = sum(self.ended.values())
@@ -304,3 +299,14 @@ def _line(
     waits = sorted(wait for one in some for wait in one.waits)
     cpu, gpu = sum(one.cpu for one in some), sum(one.gpu for one in some)
     return Line(user, project, waiting_of(waits), cpu / HOUR, gpu / HOUR, target, realised)
+
+
+def _projects(
+    users: Sequence[Line], accounts: Mapping[Who, _Account], part: Callable[[_Account], float]
+) -> list[Line]:
+    found = []
+    for name in sorted({project for _, project in accounts if project is not None}):
+        some = [one for (_, project), one in accounts.items() if project == name]
+        due = sum(line.target for line in users if line.project == name)
+        found.append(_line(None, name, some, due, sum(map(part, some))))
+    return found
