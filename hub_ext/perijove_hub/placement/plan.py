@@ -94,8 +94,8 @@ def plan(
 ) -> Plan:
     """Place what can start now, in the order of `entries`, and no more than `most` members.
 
-    `entries` is consumed only as far as needed. `table` is used up: pass a copy to keep it. `terse`: when nothing
-    more can start, look for no more reasons; the rest is decided alike.
+    `entries` is consumed only as far as needed. `table` is used up: pass a copy to keep it. `terse`:
+    when nothing more can start, look for no more reasons; the rest is decided alike.
     """
     return Pass(table, rules, gate, now, most, terse=terse).run(entries)
 
