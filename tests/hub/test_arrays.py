@@ -269,3 +269,24 @@ def test_of_an_array_at_its_limit_that_limit_is_the_only_blocker_when_there_is_r
     found = situation.why(board, board.jobs[array], 1.0)
     assert [blocker.kind for blocker in found.reason.blockers] == [BlockerKind.LIMIT]  # type: ignore[union-attr]
     assert behind in board.queue
+
+
+async def test_a_chain_that_is_killed_with_its_head_was_killed_and_did_not_wait_in_vain(
+    service: Service,
+) -> None:
+    await service.submit()
+    await service.submit(depends_on=["afterok:1"])
+    await service.submit(depends_on=["afterok:2"])
+    await service.http.post("/jobs/1/kill", params={"dependants": True})
+    assert [(await service.until(job, "killed"))["state"] for job in (3, 2, 1)] == ["killed"] * 3
+
+
+async def test_an_array_begins_with_its_first_member_and_says_how_many_failed(service: Service) -> None:
+    await service.submit(array="1:3", cpu=1, memory="64M")
+    await service.until("1_3", "running")
+    assert (await service.show(1))["started"] is not None
+    service.nodes["n1"].finish(Attempt(2, 1), 1)
+    for job in (3, 4):
+        service.nodes["n1"].finish(Attempt(job, 1))
+    array = await service.until(1, "failed")
+    assert array["reason"]["message"] == "1 of 3 members failed"

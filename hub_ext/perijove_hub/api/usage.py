@@ -98,7 +98,8 @@ def _row(axes: list[Axis], key: tuple[str | None, ...], spent: Spent) -> Usage:
 
 def axes_of(by: str) -> list[Axis]:
     """The names in `by`, each once. :class:`UserError` for others."""
-    names = list(dict.fromkeys(part.strip() for part in by.split(",") if part.strip()))
+    given = (part.strip() for part in by.split(","))
+    names = list(dict.fromkeys("owner" if name == "user" else name for name in given if name))
     unknown = [name for name in names if name not in AXES]
     if unknown or not names:
         raise UserError(f"by: must be some of {', '.join(AXES)}, not {', '.join(unknown)[:80] or 'none'}")

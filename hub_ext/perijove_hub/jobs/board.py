@@ -173,7 +173,8 @@ class Board(Books):
         if job is None or job.state.ended:
             return None
         if isinstance(event, Kill) and event.dependants:
-            for follower in self.waits.following(job_id):
+            # The farthest first: else it would end as one that waits in vain.
+            for follower in reversed(self.waits.following(job_id)):
                 self.apply(follower, replace(event, dependants=False), now)
         if job_id in self.groups:
             return whole.happen(self, job, event, now)

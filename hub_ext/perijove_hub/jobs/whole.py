@@ -114,27 +114,33 @@ def follow(board: Board, group: int, now: float) -> None:
     """The group's state follows its members'."""
     members, job = board.groups[group], board.jobs[group]
     state = arrays.state_of(members.counts)
-    if state is job.state or (state.ended and members.live):
+    begins = job.started is None and members.counts[State.RUNNING] > 0
+    if (state is job.state and not begins) or (state.ended and members.live):
         return
     changes: dict[str, Any] = {"state": state, "tasks": members.tasks()}
     if state.ended:
         changes["ended"] = now
         changes["exit_code"] = 0 if state is State.SUCCEEDED else job.exit_code
-        changes["reason"] = _reason(job, state)
+        changes["reason"] = _reason(job, state, members.counts)
     elif state is State.HELD and job.reason is None:
         changes["reason"] = HELD
-    if job.started is None and members.counts[State.RUNNING]:
+    if begins:
         changes["started"] = now
     new = job.model_copy(update=changes)
     board.change(job, new, "array", {str(s): n for s, n in changes["tasks"].items()}, now)
     if state is State.HELD:
-        board.queue.discard(group)  # a gang that ran before: no member is left that would be told by its group
+        board.queue.discard(
+            group
+        )  # a gang that ran before: no member is left that would be told by its group
     if job.state is State.HELD and group in board.groups:
         # Released after some of its members had ended: it was not pending in between.
         board.enqueue(new, now)
 
 
-def _reason(job: Job, state: State) -> Reason | None:
+def _reason(job: Job, state: State, counts: Mapping[State, int]) -> Reason | None:
+    if failed := counts[State.FAILED] + counts[State.LOST]:
+        text = f"{failed} of {arrays.size(job.spec)} members failed"
+        return Reason(code=ReasonCode.NON_ZERO_EXIT, message=text)
     if state is State.KILLED:
         return Reason(code=ReasonCode.KILLED_BY_USER, message="its members were killed")
     return job.reason if state is State.REJECTED else None

@@ -42,7 +42,8 @@ def usage(
 
     perijove usage --by project,owner --since 2026-01-01
     """
-    axes = [word.strip() for given in by or ["owner"] for word in given.split(",") if word.strip()]
+    words = [word.strip() for given in by or ["owner"] for word in given.split(",") if word.strip()]
+    axes = list(dict.fromkeys("owner" if word == "user" else word for word in words))
 
     found = talk(lambda c: c.usage(axes, since=since, until=until, owner=owner, project=project))
     if as_json:

@@ -17,7 +17,9 @@ GROUP = "perijove.commands"
 _HELP = {
     "database": "Back up, restore and migrate the service's database.",
     "node": "Make this host a node that runs jobs.",
+    "rehearse": "Replay recorded jobs under another policy, and see who would wait longer or shorter.",
     "serve": "Run the service alone, for an existing Dask scheduler and hub.",
+    "simulate": "Run a trace of jobs on imagined nodes under a policy.",
     "up": "Start Perijove on this machine: service, node and, unless --no-hub, JupyterHub.",
 }
 
