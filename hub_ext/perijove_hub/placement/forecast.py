@@ -54,13 +54,14 @@ def forecast(
     far behind its head.
     """
     ahead, all_known = situation.ahead(entry)
-    ends = []
-    for pick in (attrgetter("short"), attrgetter("middle"), attrgetter("long")):
-        at = _Play(situation, expected, running, pick).start_of(entry, ahead) if all_known else None
-        if at is None:
-            at = _estimate(entry, situation, expected, running, pick, waiting)
-        ends.append(at)
-    earliest, likely, latest = ends
+    starts: list[float | None] = [None, None, None]
+    if all_known:
+        picks: tuple[Pick, ...] = (attrgetter("short"), attrgetter("middle"), attrgetter("long"))
+        starts = [_Play(situation, expected, running, pick).start_of(entry, ahead) for pick in picks]
+    if None in starts:
+        guesses = _estimates(entry, situation, expected, running, waiting)
+        starts = [guess if at is None else at for at, guess in zip(starts, guesses, strict=True)]
+    earliest, likely, latest = (inf if at is None else at for at in starts)
     likely = max(earliest, likely)
     latest = max(likely, latest)
     return Forecast(*(at if isfinite(at) else None for at in (earliest, likely, latest)))
@@ -150,38 +151,50 @@ def end_of(one: Holding, job: Job | None, expected: Expected, pick: Pick, now: f
     """When what runs will have ended."""
     if job is None:
         return one.until if one.until is not None else inf
-    ran = one.since + pick(expected(job))
+    return _end(one, pick(expected(job)), now)
+
+
+def _end(one: Holding, took: float, now: float) -> float:
+    at = one.since + took
     if one.until is not None:
-        ran = min(ran, one.until)
-    return max(ran, now + 1.0)
+        at = min(at, one.until)
+    return max(at, now + 1.0)
 
 
-def _estimate(
+def _estimates(
     entry: Entry,
     situation: Situation,
     expected: Expected,
     running: Callable[[int], Job | None],
-    pick: Pick,
     waiting: int,
-) -> float:
-    """From core-seconds: what runs and what is before it, over what the nodes have."""
+) -> tuple[float, ...]:
+    """From core-seconds, for short, middling and long jobs: what runs and what is before it."""
     table, now = situation.table, situation.now
     cores = float(table.cpu_all[table.up].sum()) / CORE
     if not cores:
-        return inf
-    work = 0.0
+        return inf, inf, inf
+    work = [0.0, 0.0, 0.0]
     for name in table.names:
         for one in situation.rules.holdings(name):
-            end = end_of(one, running(one.job), expected, pick, now)
-            work += one.cpu * (end - now) if isfinite(end) else 0.0
-    seen, before = 0, 0.0
+            if (job := running(one.job)) is None:
+                ends = [one.until if one.until is not None else inf] * 3
+            else:
+                ends = [_end(one, took, now) for took in _times(expected(job))]
+            for number, end in enumerate(ends):
+                work[number] += one.cpu * (end - now) if isfinite(end) else 0.0
+    seen, before = 0, [0.0, 0.0, 0.0]
     for other in islice(situation.entries(), SAMPLE):
         if other.job.id == entry.job.id:
             waiting = seen
             break
         seen += 1
-        took = pick(expected(other.job))
-        before += other.job.spec.cpu * other.count * took
+        cpu = other.job.spec.cpu * other.count
+        for number, took in enumerate(_times(expected(other.job))):
+            before[number] += cpu * took
     if seen:
-        work += before / seen * max(seen, waiting)
-    return now + work / cores if isfinite(work) else inf
+        work = [done + one / seen * max(seen, waiting) for done, one in zip(work, before, strict=True)]
+    return tuple(now + done / cores if isfinite(done) else inf for done in work)
+
+
+def _times(found: Range) -> tuple[float, float, float]:
+    return found.short, found.middle, found.long
