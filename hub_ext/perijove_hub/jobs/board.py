@@ -7,6 +7,7 @@ commit. The simulator drives it as the controller does.
 from __future__ import annotations
 
 import heapq
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -56,6 +57,10 @@ class Board(Books):
         self.groups_of = groups_of
         self.maintenance: str | None = None
         """Why nothing starts, while nothing does."""
+        self.thorough = -math.inf
+        """When a pass last looked at all that it may."""
+        self.brief = False
+        """Whether the last pass did not."""
         self.terse = False
         """Nobody asks why jobs wait: a pass that can start no more looks at no more."""
         self.full = False
@@ -192,8 +197,12 @@ class Board(Books):
         self._carry(job, decide(job, self._filled_in(job, event), now), now)
 
     def end_delays(self, now: float) -> bool:
-        """Let those start again whose delay is over; whether there were any."""
-        found = False
+        """Let those start again whose delay is over, and have looked at whom a brief pass left out.
+
+        Whether there is anything to place. To be called each second.
+        """
+        found = self.brief
+        self.placeable |= self.brief
         while self._delays and not now < self._delays[0][0] <= now + LONGEST_DELAY:
             # One further away than any was set before the clock was turned back.
             until, job_id = heapq.heappop(self._delays)

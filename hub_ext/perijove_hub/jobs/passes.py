@@ -10,7 +10,7 @@ from perijove_hub.accounting import Keep
 from perijove_hub.jobs import arrays
 from perijove_hub.jobs.events import Granted, Placed, Preempt
 from perijove_hub.placement.entry import Entry
-from perijove_hub.placement.plan import Rules, plan
+from perijove_hub.placement.plan import LOOKED_AT, Rules, plan
 
 if TYPE_CHECKING:
     from perijove_hub.jobs.board import Board
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from perijove_hub.policy.shares import Shares
 
 T = TypeVar("T")
+
+LONG = 1_000
+"""With more entries waiting, most passes look no further than this many of which nothing starts,"""
+THOROUGH = 1.0
+"""but one in so many seconds looks as far as a pass does: for what fits further back, and for the reasons."""
 
 
 def place(board: Board, now: float) -> None:
@@ -33,9 +38,22 @@ def place(board: Board, now: float) -> None:
         gate = board.standing.gate(now, shares)
         entries = in_order(board, shares, now)
         table = board.ledger.table.copy()
-        decided = plan(entries, table, rules_of(board), gate, now, terse=board.terse)
+        brief = len(board.queue) > LONG and 0 <= now - board.thorough < THOROUGH and not board.terse
+        decided = plan(
+            entries,
+            table,
+            rules_of(board),
+            gate,
+            now,
+            terse=board.terse or brief,
+            depth=LONG if brief else LOOKED_AT,
+        )
         _start(board, decided.placements, now)
-        board.reasons, board.full = decided.reasons, decided.full
+        board.full, board.brief = decided.full, brief
+        if brief:
+            board.reasons.update(decided.reasons)
+        else:
+            board.reasons, board.thorough = decided.reasons, now
         _make_room(board, decided.preemptions, now)
         if not decided.complete:
             board.placeable = True

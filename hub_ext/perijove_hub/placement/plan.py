@@ -91,22 +91,32 @@ def plan(
     *,
     most: int = 1000,
     terse: bool = False,
+    depth: int = LOOKED_AT,
 ) -> Plan:
     """Place what can start now, in the order of `entries`, and no more than `most` members.
 
     `entries` is consumed only as far as needed. `table` is used up: pass a copy to keep it. `terse`:
-    when nothing more can start, look for no more reasons; the rest is decided alike.
+    when nothing more can start, look for no more reasons; the rest is decided alike. `depth`: look at so
+    many entries at most of which nothing starts.
     """
-    return Pass(table, rules, gate, now, most, terse=terse).run(entries)
+    return Pass(table, rules, gate, now, most, terse=terse, depth=depth).run(entries)
 
 
 class Pass:
     """One pass: the plan so far, and what it leaves."""
 
     def __init__(
-        self, table: NodeTable, rules: Rules, gate: Gate, now: float, most: int, *, terse: bool = False
+        self,
+        table: NodeTable,
+        rules: Rules,
+        gate: Gate,
+        now: float,
+        most: int,
+        *,
+        terse: bool = False,
+        depth: int = LOOKED_AT,
     ) -> None:
-        self.plan, self._terse = Plan(), terse
+        self.plan, self._terse, self._depth = Plan(), terse, depth
         self.table, self.claims = table, Claims(table)
         self.access = Access(rules.policy, rules.groups_of, table, now)
         self._rankings = Rankings(table, rules.policy.spread)
@@ -146,7 +156,7 @@ class Pass:
 
     def _done(self) -> bool:
         """Whether it is of no use to look at more."""
-        if self._looked_at >= LOOKED_AT or len(self._choices) >= SHAPES:
+        if self._looked_at >= self._depth or len(self._choices) >= SHAPES:
             return True
         return self._full and not self.preemption.possible and (self._terse or not self._claims_left)
 
