@@ -22,16 +22,16 @@ class Inventory:
 
     async def find(self, attempt: Attempt) -> dict[str, Any] | None:
         """What inspect says of the attempt's container; None when there is none, or one that is not ours."""
+        return (await self.look(attempt))[0]
+
+    async def look(self, attempt: Attempt) -> tuple[dict[str, Any] | None, bool]:
+        """The same, and whether another's container has the attempt's name. One look: it may just be made."""
         info = await self._inspect(self.name(attempt))
         if info is None:
-            return None
+            return None, False
         labels = info["Config"].get("Labels") or {}
         ours = labels.get(INSTALLATION) == self._installation and labels.get(ATTEMPT) == str(attempt)
-        return info if ours else None
-
-    async def name_taken(self, attempt: Attempt) -> bool:
-        """Whether any container has the attempt's name."""
-        return await self._inspect(self.name(attempt)) is not None
+        return (info, False) if ours else (None, True)
 
     async def _inspect(self, name: str) -> dict[str, Any] | None:
         try:

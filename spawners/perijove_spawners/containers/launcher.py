@@ -179,8 +179,8 @@ class EngineLauncher:
         clash = "already in use" in str(error)
         deadline = time.monotonic() + SETTLING
         while True:
-            info = await self._containers.find(attempt)
-            if info is None and (not clash or await self._containers.name_taken(attempt)):
+            info, of_another = await self._containers.look(attempt)
+            if of_another or (info is None and not clash):
                 raise error
             if info is not None and (phase_of(info) is not Phase.CREATED or age_of(info) > SETTLING):
                 return phase_of(info) is Phase.CREATED
