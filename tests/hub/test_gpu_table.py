@@ -54,7 +54,7 @@ def test_jobs_get_devices_of_their_own_and_wait_for_more(site: Installation) -> 
     with site.client() as http:
         waiting = http.get(f"/jobs/{jobs[2]}").json()
         assert waiting["state"] == "pending"
-        assert "1 a100 GPUs (0 free)" in waiting["reason"]["message"]
+        assert "1 a100 GPU (0 free)" in waiting["reason"]["message"]
         http.post(f"/jobs/{jobs[0]}/kill")
     third = site.until(jobs[2], ("running",))
     assert third["gpus"][0]["uuid"] == held[0]
