@@ -76,7 +76,7 @@ async def test_an_odd_last_event_id_is_none(service: Service, last: str) -> None
 
 async def test_a_database_that_comes_back_after_its_clients_gave_up_doubles_nothing(service: Service) -> None:
     """Somebody else holds the database's lock; the client asks again with the same key."""
-    service.controller.patience = 0.3
+    service.controller.writer.patience = 0.3
 
     async def submit() -> Any:
         return await service.http.post("/jobs", json={"command": ["true"]}, headers={"Idempotency-Key": "k"})
