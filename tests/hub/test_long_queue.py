@@ -21,3 +21,11 @@ def test_a_long_queue_is_looked_at_in_depth_once_a_second() -> None:
     board.place(101.2)
     assert board.jobs[last].state is State.STARTING
     assert not board.end_delays(102.0)
+
+
+def test_an_emptied_queue_leaves_nothing_to_look_at() -> None:
+    board, _ = board_of(node("n1", cpus=4))
+    board.brief = board.placeable = True
+    board.place(100.0)
+    assert not board.end_delays(101.0)
+    assert not board.placeable

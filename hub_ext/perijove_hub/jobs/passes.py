@@ -58,7 +58,7 @@ def place(board: Board, now: float) -> None:
         if not decided.complete:
             board.placeable = True
     else:
-        board.reasons, board.full = {}, False
+        board.reasons, board.full, board.brief = {}, False, False
     _go_on(board, now, preempted=True)
 
 
