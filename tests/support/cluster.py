@@ -32,11 +32,6 @@ class Process:
         self.name, self._argv, self._env, self.log = name, list(argv), env, log
         self._process: subprocess.Popen[bytes] | None = None
 
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
     def start(self) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(

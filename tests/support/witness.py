@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +14,17 @@ import psutil
 from installation import Installation
 from waiting import wait_until
 
-ENDED = ("succeeded", "failed", "killed", "lost", "rejected")
-
 
 @dataclass
 class Witness:
     """Jobs that each append to a file of their own, and what must be true of them in the end."""
 
     folder: Path
-    names: dict[int, str] = field(default_factory=dict)
 
     def spec(self, name: str, seconds: float, **more: Any) -> dict[str, Any]:
         """A job that writes one line per run before it sleeps, and exits with 0."""
-        script = f'echo "$PERIJOVE_ATTEMPT" >> "{self.seen_at}/{name}"; sleep {seconds}'
+        script = f'echo "$PERIJOVE_ATTEMPT" >> "{self.folder}/{name}"; sleep {seconds}'
         return {"command": ["sh", "-c", script], "name": name, "cpu": 0.1, "memory": "16M", **more}
-
-    @property
-    def seen_at(self) -> str:
-        """Where jobs find the folder."""
-        return str(self.folder)
 
     def runs(self) -> dict[str, Counter[str]]:
         """Job's name -> attempt -> how often it ran: the truth about what ran."""
@@ -79,12 +70,12 @@ def all_is_free(site: Installation) -> bool:
     return False
 
 
-def processes_of(folder: Path, *, but: Callable[[psutil.Process], bool] = lambda _: False) -> list[str]:
+def processes_of(folder: Path) -> list[str]:
     """Processes whose arguments or environment name `folder`."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.pid == os.getpid() or but(process):
+            if process.pid == os.getpid():
                 continue
             if f"{folder}" in " ".join([*process.cmdline(), *process.environ().values()]):
                 found.append(" ".join(process.cmdline()))
