@@ -87,6 +87,7 @@ async def test_a_new_service_finds_an_array_where_it_was(settings: Settings) -> 
         await service.http.post("/jobs/1_9/hold")
         agent.finish(Attempt(2, 1))
         await service.until("1_3", "running")
+        await service.settled()
         before = await service.show(1)
     async with running(settings, [agent.restart()]) as service:
         after = await service.show(1)
