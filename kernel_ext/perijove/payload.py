@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perijove.model.errors import FieldError, InvalidSpecError, TooLargeError
+from perijove.model.places import output_places
 from perijove.model.quantities import format_size
 from perijove.workplace import interpreter, place
 
@@ -40,7 +41,10 @@ class Payload:
                 **placed,
                 "command": [python, "-m", "perijove.runner", *self.arguments],
                 "inputs": {**placed.get("inputs", {}), **dict(zip(self.files, digests, strict=True))},
-                "outputs": [*placed.get("outputs", ()), *self.outputs],
+                "outputs": {
+                    **output_places(placed.get("outputs", {})),
+                    **output_places(self.outputs),
+                },
             }
         )
 

@@ -54,7 +54,15 @@ class Order:
     make_home: bool = False
     """Create the account's home (owner, mode 0700) when it is missing: only for homes the site manages."""
     inputs: Mapping[str, str] = field(default_factory=dict)
-    outputs: tuple[str, ...] = ()
+    """Name -> digest, of a file or (``sha256-tree:``) of a folder."""
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    """Name -> place (:data:`perijove.model.places.OutputPlace`)."""
+    stdin: str | None = None
+    """The input that is its standard input."""
+    entrypoint: bool = False
+    """Keep the image's entrypoint: `command` are its arguments, and may be empty."""
+    sealed: bool = False
+    """No network, no mounts, read-only root."""
     cpu: float = 1.0
     memory: int = 1 << 30
     shm_size: int | None = None
@@ -223,6 +231,13 @@ class NodeCalls(Protocol):
 
     async def exec(self, attempt: Attempt, command: Sequence[str]) -> tuple[int, bytes]:
         """Run a command beside the job, as its account."""
+
+    async def compute(self, attempt: Attempt, calls: Sequence[bytes]) -> list[bytes]:
+        """Have a warm job (``python -m perijove.runner pool``) make function calls; their answers, in order.
+
+        What calls and answers hold is between the service and the runner. LaunchError when the job does not
+        run, or ended before it answered: none, some or all of the calls were made.
+        """
 
     async def forget(self, attempts: Sequence[Attempt]) -> None:
         """The service has recorded the end durably: no more reports of it. Its log stays."""

@@ -161,6 +161,9 @@ class SimulatedNode:
     async def exec(self, attempt: Attempt, command: Sequence[str]) -> tuple[int, bytes]:
         return 0, b""
 
+    async def compute(self, attempt: Attempt, calls: Sequence[bytes]) -> list[bytes]:
+        raise LaunchError(f"{attempt} answers no calls")
+
     async def forget(self, attempts: Sequence[Attempt]) -> None:
         self.forgotten.extend(attempts)
 

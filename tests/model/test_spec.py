@@ -34,6 +34,7 @@ texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 lines = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=20).map(str.strip)
 paths = lines.filter(bool)
 digests = st.text("0123456789abcdef", min_size=64, max_size=64).map("sha256:".__add__)
+places = st.sampled_from(["file:a/b", "dir:/x", "glob:*.png", "fd:1", "record:loss"])
 sizes = st.integers(4 << 20, 1 << 45) | st.sampled_from(["8G", "512MiB", "1.5T"])
 durations = st.integers(1, 10**6) | st.sampled_from(["1d12h30m", "90s", "1:30:00"])
 json_values: st.SearchStrategy[Any] = st.recursive(
@@ -87,7 +88,7 @@ OPTIONAL: dict[str, st.SearchStrategy[Any]] = {
     "volumes": lists(st.builds("{}{}".format, words, st.sampled_from(["", ":ro", ":rw"]))),
     "storage": tables(identifiers, paths),
     "inputs": tables(identifiers, digests),
-    "outputs": lists(identifiers),
+    "outputs": lists(identifiers) | tables(identifiers, places),
     "cwd": paths,
     "env": tables(identifiers, texts),
     "stdout": paths,
@@ -145,6 +146,9 @@ def test_the_strategy_covers_every_field() -> None:
         "output_notebook",
         "parameters",
         "function",
+        "entrypoint",
+        "stdin",
+        "sealed",
     }
     assert drawn == set(JobSpec.model_fields)
 
@@ -354,8 +358,8 @@ BAD: list[tuple[dict[str, Any], str, str, str]] = [
     ({"cwd": "a\0b"}, "cwd", r"'a\x00b'", "control characters"),
     ({"cwd": ""}, "cwd", "''", "must not be empty"),
     ({"stdout": "x" * 5000}, "stdout", "'xxx", "at most 4096 characters"),
-    ({"outputs": ["../x"]}, "outputs.0", "'../x'", "plain file name"),
-    ({"outputs": ["é" * 200]}, "outputs.0", "'éé", "at most 255 bytes"),
+    ({"outputs": {"../x": "file:x"}}, "outputs.../x", "'../x'", "plain file name"),
+    ({"outputs": {"é" * 200: "file:x"}}, "outputs." + "é" * 61 + "...", "'éé", "at most 255 bytes"),
     ({"inputs": {"x": "md5:1"}}, "inputs.x", "'md5:1'", "sha256:"),
     ({"inputs": {"a/b": "sha256:" + "0" * 64}}, "inputs.a/b", "'a/b'", "plain file name"),
     # names

@@ -148,7 +148,7 @@ async def test_logs_are_waited_for_and_end_with_the_job(bench: Bench) -> None:
 
 
 async def test_outputs_are_taken_into_the_store(bench: Bench) -> None:
-    order = bench.order(1, "append", "output/scores", "0.9", outputs=("scores",))
+    order = bench.order(1, "append", "output/scores", "0.9", outputs={"scores": "file:scores"})
     [outcome] = await bench.run(order)
     assert outcome.state is State.SUCCEEDED
     with bench.store.open(outcome.outputs["scores"]) as file:
@@ -156,7 +156,7 @@ async def test_outputs_are_taken_into_the_store(bench: Bench) -> None:
 
 
 async def test_a_declared_output_that_is_missing_fails_the_job(bench: Bench) -> None:
-    order = bench.order(1, "append", "output/one", "1", outputs=("one", "two"))
+    order = bench.order(1, "append", "output/one", "1", outputs={"one": "file:one", "two": "file:two"})
     [outcome] = await bench.run(order)
     assert outcome.reason is ReasonCode.OUTPUT_MISSING
     assert outcome.message == "output two was not written"
@@ -166,7 +166,7 @@ async def test_a_declared_output_that_is_missing_fails_the_job(bench: Bench) -> 
 async def test_a_link_as_output_is_not_followed(bench: Bench, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("s3cret")
-    task = bench.send(bench.order(1, "sleep", "0.3", outputs=("stolen",)))
+    task = bench.send(bench.order(1, "sleep", "0.3", outputs={"stolen": "file:stolen"}))
     await bench.report(1, ReportKind.STARTED)
     (bench.directory / "node/attempts/1.1/job/output/stolen").symlink_to(secret)
     await task

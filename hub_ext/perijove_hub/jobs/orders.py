@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from perijove.model import Job, JobSpec, Node
 from perijove_hub.accounts import Identity
@@ -55,6 +56,7 @@ def order_of(
         make_home=identity.managed,
         inputs=inputs_of(spec),
         outputs=outputs_of(spec),
+        **_surroundings(spec),
         cpu=spec.cpu,
         memory=spec.memory,
         shm_size=spec.shm_size,
@@ -71,6 +73,10 @@ def order_of(
         labels=dict(spec.labels),
         fence=fence,
     )
+
+
+def _surroundings(spec: JobSpec) -> dict[str, Any]:
+    return {"stdin": spec.stdin, "entrypoint": spec.entrypoint is not None, "sealed": spec.sealed}
 
 
 def devices_of(job: Job, node: Node) -> tuple[str, ...]:
@@ -111,14 +117,14 @@ def inputs_of(spec: JobSpec) -> dict[str, str]:
     return {**spec.inputs, **({"function.pkl": spec.function} if spec.function else {})}
 
 
-def outputs_of(spec: JobSpec) -> tuple[str, ...]:
-    """Files to be kept."""
-    made: tuple[str, ...] = ()
+def outputs_of(spec: JobSpec) -> dict[str, str]:
+    """What is to be kept: name -> place."""
+    made: dict[str, str] = {}
     if spec.function:
-        made = ("result.pkl",)
+        made = {"result.pkl": "file:result.pkl"}
     elif spec.notebook and not spec.output_notebook:
-        made = ("notebook.ipynb",)
-    return tuple(dict.fromkeys((*spec.outputs, *made)))
+        made = {"notebook.ipynb": "file:notebook.ipynb"}
+    return {**spec.outputs, **made}
 
 
 def mounts_of(spec: JobSpec, identity: Identity, settings: Settings) -> tuple[Mount, ...]:

@@ -35,6 +35,8 @@ _IN_DETAIL = (
     "cpu_seconds",
     "gpu_seconds",
     "outputs",
+    "sizes",
+    "values",
     "progress_text",
     "slots",
     "failures",
@@ -44,7 +46,7 @@ _IN_DETAIL = (
     "requeue_requested",
 )
 """Fields without a column that are left out where they are empty or zero."""
-_IN_DETAIL_UNLESS_NONE = ("allocated", "suspended_at", "progress", "rerun_of")
+_IN_DETAIL_UNLESS_NONE = ("allocated", "suspended_at", "progress", "rerun_of", "image_digest", "run", "step")
 
 
 def row_of(job: Job) -> tuple[Any, ...]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         UnavailableError,
         UserError,
     )
+    from perijove.model.places import Condition, Reference
     from perijove.model.quantities import (
         format_duration,
         format_size,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         Gpu,
         Job,
         JobEvent,
+        Machine,
         Node,
         NodeState,
         Outcome,
@@ -51,7 +53,16 @@ if TYPE_CHECKING:
         Slot,
         Stats,
     )
-    from perijove.model.spec import JobSpec, Kind
+    from perijove.model.runs import (
+        Cause,
+        CauseKind,
+        Output,
+        ResultRecord,
+        Run,
+        StepRun,
+        StepState,
+    )
+    from perijove.model.spec import JobOptions, JobSpec, Kind
     from perijove.model.states import ENDED, TRANSITIONS, InvalidTransitionError, State, check_transition
     from perijove.model.validation import field_errors, parse_spec, parse_specs
     from perijove.model.values import (
@@ -63,6 +74,7 @@ if TYPE_CHECKING:
         SignalRequest,
         VolumeRequest,
     )
+    from perijove.model.workflow import Parameter, Step, Workflow
 
 __all__ = [
     "ENDED",
@@ -73,6 +85,9 @@ __all__ = [
     "Blocker",
     "BlockerKind",
     "Capabilities",
+    "Cause",
+    "CauseKind",
+    "Condition",
     "ConflictError",
     "Dependency",
     "DependencyType",
@@ -86,26 +101,37 @@ __all__ = [
     "InvalidTransitionError",
     "Job",
     "JobEvent",
+    "JobOptions",
     "JobSpec",
     "Kind",
+    "Machine",
     "Node",
     "NodeState",
     "NotFoundError",
     "OperatorError",
     "Outcome",
+    "Output",
+    "Parameter",
     "PerijoveError",
     "Reason",
     "ReasonCode",
+    "Reference",
+    "ResultRecord",
     "RetryCause",
+    "Run",
     "SignalRequest",
     "Slot",
     "State",
     "Stats",
+    "Step",
+    "StepRun",
+    "StepState",
     "TooLargeError",
     "UnauthorizedError",
     "UnavailableError",
     "UserError",
     "VolumeRequest",
+    "Workflow",
     "check_transition",
     "field_errors",
     "format_duration",
@@ -147,6 +173,7 @@ _HOMES = {
         "Gpu",
         "Job",
         "JobEvent",
+        "Machine",
         "Node",
         "NodeState",
         "Outcome",
@@ -155,7 +182,21 @@ _HOMES = {
         "Slot",
         "Stats",
     ),
+    "places": (
+        "Condition",
+        "Reference",
+    ),
+    "runs": (
+        "Cause",
+        "CauseKind",
+        "Output",
+        "ResultRecord",
+        "Run",
+        "StepRun",
+        "StepState",
+    ),
     "spec": (
+        "JobOptions",
         "JobSpec",
         "Kind",
     ),
@@ -179,6 +220,11 @@ _HOMES = {
         "RetryCause",
         "SignalRequest",
         "VolumeRequest",
+    ),
+    "workflow": (
+        "Parameter",
+        "Step",
+        "Workflow",
     ),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -174,7 +174,13 @@ class Outcome:
     gpu_seconds: float = 0.0
     """Device-seconds in which a GPU was at work, as its driver says."""
     outputs: dict[str, str] = field(default_factory=dict)
-    """Declared output name -> ``sha256:...`` in the store."""
+    """Declared output name -> digest in the store."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Likewise -> bytes."""
+    values: dict[str, Any] = field(default_factory=dict)
+    """What it recorded: name -> JSON."""
+    image_digest: str | None = None
+    """Of the image that it really ran in."""
     transient: bool = False
     """Nothing ran and the cause may pass (engine down, node leaving): the job may queue again."""
 
@@ -219,6 +225,17 @@ class Job(Record):
     cpu_seconds: float = 0.0
     gpu_seconds: float = 0.0
     outputs: dict[str, str] = {}
+    """Declared output name -> digest in the store."""
+    sizes: dict[str, int] = {}
+    """Likewise -> bytes."""
+    values: dict[str, Any] = {}
+    """What it recorded: name -> JSON."""
+    image_digest: str | None = None
+    """Of the image that it really ran in."""
+    run: int | None = None
+    """The run of a workflow that it is a step of."""
+    step: str | None = None
+    """Which step; ``train[3]`` in a mapped one."""
     progress: float | None = None
     """0 to 1, as the job itself reports it."""
     progress_text: str = ""
@@ -281,6 +298,22 @@ class NodeState(StrEnum):
     DRAIN = "drain"
 
 
+class Machine(Record):
+    """Facts of a host that a result may depend on; a node announces them."""
+
+    host: str = ""
+    kernel: str = ""
+    os: str = ""
+    arch: str = ""
+    cpu_model: str = ""
+    cores: int = 0
+    memory: int = 0
+    gpus: list[str] = []
+    gpu_driver: str = ""
+    runtime: str = ""
+    """Of containers, with its version."""
+
+
 class Node(Record):
     """A host (or a cluster's login node) that runs jobs, as it announces itself."""
 
@@ -298,6 +331,7 @@ class Node(Record):
     launchers: list[Capabilities] = []
     images: list[str] = []
     """Image references present on the node."""
+    machine: Machine = Machine()
     state: NodeState = NodeState.UP
     reason: str = ""
     seen: float = 0.0

@@ -7,7 +7,7 @@ a node or a launcher makes of it is checked at submission by the service.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AliasChoices,
@@ -15,10 +15,12 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
+from perijove.model.places import OutputPlace, output_places
 from perijove.model.values import (
     ENV_BYTES,
     NAME_LENGTH,
@@ -70,34 +72,12 @@ def _rule(field: str, message: str) -> PydanticCustomError:
     return PydanticCustomError("rule", "{message}", {"field": field, "message": message})
 
 
-class JobSpec(BaseModel):
-    """What a user asks for.
-
-    Exactly one of ``command``, ``script``, ``notebook``, ``function`` says what to run.
-    """
+class JobOptions(BaseModel):
+    """Where, with what and how something runs: what jobs and the steps of workflows have in common."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True)
 
-    # what to run
-    command: Annotated[list[Argument], Field(min_length=1, max_length=10_000)] | None = None
-    """Program and arguments; no shell is involved."""
-    script: Annotated[Text, StringConstraints(min_length=1, max_length=SCRIPT_BYTES)] | None = None
-    """Text of a script; run by the program its ``#!`` line names, else ``/bin/bash`` or ``/bin/sh``."""
-    notebook: Path | None = None
-    """Path of a notebook, run by papermill. Its result is ``output_notebook``."""
-    output_notebook: Path | None = None
-    parameters: Parameters = Field(default_factory=dict)
-    function: Digest | None = None
-    """A cloudpickled ``(function, args, kwargs)`` in the store."""
-    args: list[Argument] = Field(default_factory=list)
-    """Arguments of ``script``."""
-
     # where
-    name: Title = ""
-    kind: Kind = Kind.BATCH
-    image: ImageRef | None = None
-    runenv: Word | None = None
-    require: list[Title] = Field(default_factory=list)
     launcher: Word | None = None
     node: Word | None = None
     constraints: dict[Word, Title] = Field(default_factory=dict)
@@ -109,8 +89,6 @@ class JobSpec(BaseModel):
     """Run on the nodes that this reservation keeps free."""
 
     # with what
-    nodes: Annotated[Whole, Field(ge=1, le=10_000)] = 1
-    """So many nodes at once, each with all of cpu, memory, gpus: started together or not at all."""
     exclusive: bool = False
     """Share its node with no other job."""
     cpu: Real = Field(
@@ -133,32 +111,17 @@ class JobSpec(BaseModel):
 
     # on what
     volumes: list[VolumeRequest] = Field(default_factory=lambda: [_HOME])
-    storage: dict[Identifier, Path] = Field(default_factory=dict)
-    inputs: dict[FileName, Digest] = Field(default_factory=dict)
-    """Files placed in ``$PERIJOVE_JOB_DIR/input`` before the start: name -> digest of an uploaded file."""
-    outputs: list[FileName] = Field(default_factory=list)
-    """Files of ``$PERIJOVE_JOB_DIR/output`` kept after the end; a missing one fails the job."""
     cwd: Path | None = None
     """Working directory; the home by default."""
     env: dict[Identifier, Text] = Field(default_factory=dict)
-    stdout: Path | None = None
-    stderr: Path | None = None
 
     # how
-    array: ArrayRange | None = None
-    depends_on: list[Dependency] = Field(
-        default_factory=list, max_length=10_000, validation_alias=AliasChoices("depends_on", "depends")
-    )
-    priority: Annotated[Whole, Field(ge=0, le=100)] = 50
-    project: Word | None = None
+    sealed: bool = False
+    """No network, no volumes, read-only root: only declared inputs come in, only declared outputs go out."""
     network: Literal["none", "bridge", "host", "user"] | None = None
     """The launcher's default when not given."""
-    ports: list[Annotated[Whole, Field(ge=1, le=65535)]] = Field(default_factory=list, max_length=100)
-    interactive: bool = False
     user: Literal["self", "root"] = "self"
-    ipc: Literal["private", "host"] = "private"
-    gui: bool = False
-    hold: bool = False
+    priority: Annotated[Whole, Field(ge=0, le=100)] = 50
     preemptible: bool = False
     """It may be stopped, with notice, for a job that is not; then it waits again."""
     retries: Annotated[Whole, Field(ge=0, le=100)] = 0
@@ -168,9 +131,77 @@ class JobSpec(BaseModel):
     oom_retry: Factor | None = None
     """After it ran out of memory, run it once more (and again, up to the largest node) with so many times as
     much; written ``2x``."""
+    labels: dict[Word, Title] = Field(default_factory=dict)
+
+
+class JobSpec(JobOptions):
+    """What a user asks for.
+
+    Exactly one of ``command``, ``script``, ``notebook``, ``function`` says what to run.
+    """
+
+    # what to run
+    command: Annotated[list[Argument], Field(min_length=1, max_length=10_000)] | None = None
+    """Program and arguments; no shell is involved."""
+    script: Annotated[Text, StringConstraints(min_length=1, max_length=SCRIPT_BYTES)] | None = None
+    """Text of a script; run by the program its ``#!`` line names, else ``/bin/bash`` or ``/bin/sh``."""
+    notebook: Path | None = None
+    """Path of a notebook, run by papermill. Its result is ``output_notebook``."""
+    output_notebook: Path | None = None
+    parameters: Parameters = Field(default_factory=dict)
+    function: Digest | None = None
+    """A cloudpickled ``(function, args, kwargs)`` in the store."""
+    args: list[Argument] = Field(default_factory=list)
+    """Arguments of ``script``."""
+
+    entrypoint: Literal["image"] | None = None
+    """``image``: keep the image's, of which ``command`` are the arguments then; it may be left out."""
+
+    # which and where
+    name: Title = ""
+    kind: Kind = Kind.BATCH
+    image: ImageRef | None = None
+    """A reference, or ``archive:sha256:...``: a Docker or OCI archive in the store."""
+    runenv: Word | None = None
+    require: list[Title] = Field(default_factory=list)
+    nodes: Annotated[Whole, Field(ge=1, le=10_000)] = 1
+    """So many nodes at once, each with all of cpu, memory, gpus: started together or not at all."""
+
+    # what goes in and out
+    storage: dict[Identifier, Path] = Field(default_factory=dict)
+    inputs: dict[FileName, Digest] = Field(default_factory=dict)
+    """Files and folders placed in ``$PERIJOVE_JOB_DIR/input`` before the start: name -> digest in the store.
+
+    In containers they are at ``/in/NAME`` too, and everywhere ``INPUT_NAME`` is the path.
+    """
+    outputs: dict[FileName, OutputPlace] = Field(default_factory=dict)
+    """What is kept after the end: name -> where the job leaves it. A missing one fails the job.
+
+    A list of names stands for files of ``$PERIJOVE_JOB_DIR/output``.
+    """
+    stdin: FileName | None = None
+    """The name of the input that is its standard input."""
+    stdout: Path | None = None
+    stderr: Path | None = None
+
+    # how
+    array: ArrayRange | None = None
+    depends_on: list[Dependency] = Field(
+        default_factory=list, max_length=10_000, validation_alias=AliasChoices("depends_on", "depends")
+    )
+    project: Word | None = None
+    ports: list[Annotated[Whole, Field(ge=1, le=65535)]] = Field(default_factory=list, max_length=100)
+    interactive: bool = False
+    ipc: Literal["private", "host"] = "private"
+    gui: bool = False
+    hold: bool = False
     cache: bool = False
     notify: list[Title] = Field(default_factory=list)
-    labels: dict[Word, Title] = Field(default_factory=dict)
+
+    @field_validator("outputs", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        return output_places(value)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -180,7 +211,7 @@ class JobSpec(BaseModel):
             + (self.notebook is not None)
             + (self.function is not None)
         )
-        if given != 1:
+        if given != 1 and not (given == 0 and self.entrypoint):
             raise _rule("command", f"exactly one of {', '.join(WHAT)} must be given, not {given or 'none'}")
         if self.env and sum(len(k) + len(v.encode()) + 2 for k, v in self.env.items()) > ENV_BYTES:
             raise _rule("env", f"all variables together must stay below {ENV_BYTES // 1024} KiB")
@@ -188,10 +219,18 @@ class JobSpec(BaseModel):
             raise _rule("parameters", "only a notebook takes parameters")
         if self.args and self.script is None:
             raise _rule("args", "only a script takes args; put them into command instead")
+        if self.entrypoint and given and self.command is None:
+            raise _rule("entrypoint", "only a command has one")
+        if self.stdin is not None and self.stdin not in self.inputs:
+            raise _rule("stdin", f"there is no input {self.stdin}")
         if self.nodes > 1 and self.array is not None:
             raise _rule("nodes", "a member of an array runs on one node; leave out nodes or array")
         if self.nodes > 1 and self.node is not None:
             raise _rule("node", "several nodes were asked for, and one was named")
+        if self.sealed and self.network not in {None, "none"}:
+            raise _rule("network", "a sealed job has none; leave out network or sealed")
+        if self.sealed and "volumes" in self.model_fields_set and self.volumes:
+            raise _rule("volumes", "a sealed job has none: declare what it reads as inputs")
         if self.signal and self.time_limit is not None and self.signal.before >= self.time_limit:
             raise _rule("signal", "the warning would come before the start: its time limit is shorter")
         return self
@@ -224,6 +263,7 @@ FEATURES: dict[str, str] = {
     "signal": "signals to a job",
     "stderr": "redirecting standard error",
     "stdout": "redirecting standard output",
+    "sealed": "sealed jobs",
     "suspend": "suspending",
     "time_limit": "keeping the time limit by itself",
     "tmp_disk": "sized scratch space",

@@ -39,7 +39,7 @@ IDENTIFIER = r"^[A-Za-z_][A-Za-z0-9_]*$"
 _WORD = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 WORD = rf"^{_WORD}$"
 FILE_NAME = r"^[\w][\w.+-]{0,199}$"
-DIGEST = r"^sha256:[0-9a-f]{64}$"
+DIGEST = r"^sha256(-tree)?:[0-9a-f]{64}$"
 IMAGE = r"^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,511}$"
 
 PATTERNS: dict[str, str] = {
@@ -48,7 +48,7 @@ PATTERNS: dict[str, str] = {
     IDENTIFIER: "must consist of letters, digits and _, and not begin with a digit",
     WORD: "must consist of letters, digits and . _ -, begin with a letter or digit, at most 64 characters",
     FILE_NAME: "must be a plain file name (letters, digits and . _ + -) of at most 200 characters",
-    DIGEST: "must be sha256: and 64 hexadecimal digits",
+    DIGEST: "must be sha256: (of a folder, sha256-tree:) and 64 hexadecimal digits",
     IMAGE: "must be the name of a container image, such as python:3.12-slim",
 }
 """Pattern -> what would be accepted, for people."""

@@ -246,6 +246,9 @@ class NodeAgent:
     async def exec(self, attempt: Attempt, command: Sequence[str]) -> tuple[int, bytes]:
         return await self._life(attempt).engine.launcher.exec(attempt, command)
 
+    async def compute(self, attempt: Attempt, calls: Sequence[bytes]) -> list[bytes]:
+        raise LaunchError(f"{attempt} answers no calls")
+
     async def forget(self, attempts: Sequence[Attempt]) -> None:
         self._outbox.forget(attempts)
         for attempt in attempts:

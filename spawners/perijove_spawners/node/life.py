@@ -144,7 +144,7 @@ class Life:
     async def _end(self, outcome: Outcome) -> None:
         if self.order.outputs and self.started:
             taken, missing = await asyncio.to_thread(
-                take_outputs, self.folder.path, self.order.account, self.order.outputs, self.host.store
+                take_outputs, self.folder.path, self.order.account, list(self.order.outputs), self.host.store
             )
             outcome = with_outputs(outcome, taken, missing)
         if self.started:
