@@ -32,7 +32,7 @@ from perijove_hub.identity import Caller, SingleUser
 from perijove_hub.jobs.controller import Controller
 from perijove_hub.settings import Settings
 from perijove_spawners.fabric.port import DirectFabric
-from perijove_spawners.launcher import StaleFenceError
+from perijove_spawners.launcher import LaunchError, StaleFenceError
 from perijove_spawners.protocol import LogChunk, LogStream, Order, Report, ReportKind
 
 TOKEN = "token-of-the-test"
