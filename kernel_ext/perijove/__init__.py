@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     )
     from perijove.model.spec import JobSpec
     from perijove.model.states import State
-    from perijove.reporting import progress
+    from perijove.reporting import progress, record
     from perijove.sync import Client, Job
 
 __all__ = [
@@ -64,6 +64,7 @@ __all__ = [
     "jobs",
     "load_ipython_extension",
     "progress",
+    "record",
     "run",
     "share",
     "submit",
@@ -90,7 +91,7 @@ _HOMES = {
     ),
     "model.spec": ("JobSpec",),
     "model.states": ("State",),
-    "reporting": ("progress",),
+    "reporting": ("progress", "record"),
     "sync": ("Client", "Job"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
