@@ -1,4 +1,4 @@
-"""``python -m perijove.runner cell|notebook|function``."""
+"""``python -m perijove.runner cell|notebook|function|step``."""
 
 from __future__ import annotations
 
@@ -35,6 +35,10 @@ def _run(arguments: argparse.Namespace, directory: JobDirectory, log: DisplayLog
         from perijove.runner.function import run_function
 
         return run_function(directory, log)
+    if arguments.what == "step":
+        from perijove.runner.step import run_step
+
+        return run_step(directory, log)
     if arguments.what == "cell":
         try:
             from perijove.runner.cell import run_cell
@@ -62,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         "--parameters", type=_parameters, help="a JSON object; default: input/parameters.json"
     )
     kinds.add_parser("function", help="input/function.pkl, to output/result.pkl")
+    kinds.add_parser("step", help="input/function.pkl, called as input/call.json says, to output/result.pkl")
     return parser
 
 

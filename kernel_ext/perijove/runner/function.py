@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-import traceback
-
 from perijove.runner.directory import JobDirectory
 from perijove.runner.display import DisplayLog, captured
+from perijove.runner.step import exit_code, traceback_of
 
 INPUT = "function.pkl"
 
@@ -18,18 +16,11 @@ def run_function(directory: JobDirectory, log: DisplayLog) -> int:
         try:
             value = function(*args, **kwargs)
         except Exception as error:
-            # The first frame is this one and tells nothing.
-            first = error.__traceback__.tb_next if error.__traceback__ else None
-            lines = traceback.format_exception(type(error), error, first)
-            log.failure(type(error).__name__, str(error), "".join(lines).splitlines())
+            log.failure(type(error).__name__, str(error), "".join(traceback_of(error)).splitlines())
             return 1
         except SystemExit as leaving:
-            code = leaving.code
-            if code is not None and not isinstance(code, int):
-                print(code, file=sys.stderr)
-                return 1
-            if code:
-                return code & 0xFF
+            if code := exit_code(leaving):
+                return code
             value = None
         directory.dump("result", value)
     return 0
