@@ -111,12 +111,12 @@ class Store:
             raise CorruptError(f"{digest} is no folder: {error}") from None
 
     def copy_out(
-        self, digest: str, path: str | os.PathLike[str], give: Give | None = None, *, mode: int = 0o600
+        self, digest: str, path: str | os.PathLike[str], give: Give | None = None, *, mode: int = 0o444
     ) -> None:
         """Make the file or folder `path`, which must not be there; its parent must.
 
         `give` is called with each path made, files when they are whole. Files have `mode`, those that are
-        executable in a folder also the x bits next to its r bits. Raises as :meth:`open`; what was
+        executable in a folder also the x bits beside its r bits; folders have 0755. Raises as :meth:`open`; what was
         made until then stays.
         """
         target = Path(path)

@@ -44,6 +44,7 @@ def copy_tree(
 
 
 def _make(path: Path, give: Give | None) -> None:
-    path.mkdir(mode=0o700)
+    path.mkdir(mode=0o755)
+    path.chmod(0o755)
     if give is not None:
         give(path)

@@ -6,14 +6,14 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from perijove.model import OperatorError, UnavailableError
+from perijove.model import OperatorError
 
 
 class CorruptError(OperatorError):
     """The store's content does not match its digest."""
 
 
-class FullError(UnavailableError):
+class FullError(OperatorError):
     """The store is full: nothing can be added until something was removed."""
 
     status = 507
