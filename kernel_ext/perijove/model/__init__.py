@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         UnavailableError,
         UserError,
     )
+    from perijove.model.parameters import Parameter, parameter_values
     from perijove.model.places import Condition, Reference
     from perijove.model.quantities import (
         format_duration,
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
     )
     from perijove.model.spec import JobOptions, JobSpec, Kind
     from perijove.model.states import ENDED, TRANSITIONS, InvalidTransitionError, State, check_transition
-    from perijove.model.validation import field_errors, parse_spec, parse_specs
+    from perijove.model.validation import field_errors, parse_spec, parse_specs, parse_workflow
     from perijove.model.values import (
         ArrayRange,
         Dependency,
@@ -74,7 +75,7 @@ if TYPE_CHECKING:
         SignalRequest,
         VolumeRequest,
     )
-    from perijove.model.workflow import Parameter, Step, Workflow
+    from perijove.model.workflow import Step, Workflow
 
 __all__ = [
     "ENDED",
@@ -136,10 +137,12 @@ __all__ = [
     "field_errors",
     "format_duration",
     "format_size",
+    "parameter_values",
     "parse_duration",
     "parse_size",
     "parse_spec",
     "parse_specs",
+    "parse_workflow",
 ]
 
 _HOMES = {
@@ -182,6 +185,10 @@ _HOMES = {
         "Slot",
         "Stats",
     ),
+    "parameters": (
+        "Parameter",
+        "parameter_values",
+    ),
     "places": (
         "Condition",
         "Reference",
@@ -211,6 +218,7 @@ _HOMES = {
         "field_errors",
         "parse_spec",
         "parse_specs",
+        "parse_workflow",
     ),
     "values": (
         "ArrayRange",
@@ -222,7 +230,6 @@ _HOMES = {
         "VolumeRequest",
     ),
     "workflow": (
-        "Parameter",
         "Step",
         "Workflow",
     ),

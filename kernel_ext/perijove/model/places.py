@@ -141,18 +141,37 @@ def references(value: Any) -> Iterator[Reference]:
                 yield from references(part)
 
 
-_TEMPLATE = re.compile(r"\$\{\{\s*(.*?)\s*\}\}")
+_TEMPLATE = re.compile(r"(?P<escape>\$?)\$\{\{\s*(?P<reference>.*?)\s*\}\}")
 
 
 def templates(text: str) -> Iterator[Reference]:
-    """The references in ``${{ REFERENCE }}`` of a text. Raises ``ValueError`` for one that is malformed."""
+    """The references in ``${{ REFERENCE }}`` of a text. Raises ``ValueError`` for one that is malformed.
+
+    ``$${{ ... }}`` is none: it stands for the characters ``${{ ... }}``.
+    """
     for match in _TEMPLATE.finditer(text):
-        yield Reference.parse(match[1])
+        if not match["escape"]:
+            yield _template(match)
 
 
-def filled(text: str, value_of: Any) -> str:
+def filled(text: str, value_of: Callable[[Reference], Any]) -> str:
     """`text` with each ``${{ REFERENCE }}`` replaced by ``value_of(reference)``, as text."""
-    return _TEMPLATE.sub(lambda match: str(value_of(Reference.parse(match[1]))), text)
+    return _TEMPLATE.sub(
+        lambda match: match[0][1:] if match["escape"] else str(value_of(_template(match))), text
+    )
+
+
+def literal(text: str) -> str:
+    """The text that :func:`filled` makes `text` of, whatever that holds."""
+    return re.sub(r"\$\{\{.*?\}\}", lambda match: f"${match[0]}", text)
+
+
+def _template(match: re.Match[str]) -> Reference:
+    try:
+        return Reference.parse(match["reference"])
+    except ValueError as error:
+        shown = match[0] if len(match[0]) <= 80 else f"{match[0][:77]}..."
+        raise ValueError(f"{shown} {error}; $${{{{ }}}} stands for the characters themselves") from None
 
 
 _CONDITION = re.compile(

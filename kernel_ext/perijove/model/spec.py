@@ -233,6 +233,8 @@ class JobSpec(JobOptions):
             raise _rule("volumes", "a sealed job has none: declare what it reads as inputs")
         if self.signal and self.time_limit is not None and self.signal.before >= self.time_limit:
             raise _rule("signal", "the warning would come before the start: its time limit is shorter")
+        if self.sealed:
+            self.__dict__["volumes"] = []  # so that what is written out in full can be read back
         return self
 
     @property

@@ -6,10 +6,12 @@ the user wrote it, what was given, and what would be accepted. Values that may b
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from reprlib import Repr
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import AliasChoices, BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -18,6 +20,7 @@ from perijove.model.errors import FieldError, InvalidSpecError
 from perijove.model.quantities import format_size
 from perijove.model.spec import SIZES, JobSpec
 from perijove.model.values import FORMS, PATTERNS
+from perijove.model.workflow import STEP_NAME, Workflow
 
 MAX_ERRORS = 50
 """Errors told at once; a bulk of broken specs has more than anyone reads."""
@@ -27,6 +30,11 @@ MAX_PART = 64
 """Characters of one part of a field's path: keys of ``env`` and ``labels`` are the user's text."""
 
 _JOBS: TypeAdapter[list[JobSpec]] = TypeAdapter(list[JobSpec])
+
+_PATTERNS = {
+    **PATTERNS,
+    STEP_NAME: "must be the name of a step: letters, digits and . _ -, at most 128 characters",
+}
 
 _repr = Repr()
 _repr.maxstring = _repr.maxother = _repr.maxlong = MAX_VALUE
@@ -51,6 +59,61 @@ def parse_specs(data: bytes | str) -> list[JobSpec]:
         return _JOBS.validate_json(data)
     except ValidationError as error:
         raise InvalidSpecError(errors=field_errors(error)) from None
+
+
+def parse_workflow(data: bytes | str | Mapping[str, Any]) -> Workflow:
+    """The workflow in `data`: JSON text, or its fields. :class:`InvalidSpecError` names each wrong field.
+
+    A name that stands twice in an object is refused: JSON would take one of the two (RFC 8259, section 4).
+    """
+    if isinstance(data, bytes | str):
+        data = parse_json(data)
+    try:
+        return Workflow.model_validate(data)
+    except ValidationError as error:
+        raise InvalidSpecError(errors=_once(field_errors(error, Workflow), data)) from None
+
+
+def parse_json(data: bytes | str) -> Any:
+    """JSON text of people: duplicate names, NaN and what is nested too deeply are refused."""
+    try:
+        return json.loads(data, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except RecursionError:
+        raise InvalidSpecError(errors=[FieldError("", "", "the document is nested too deeply")]) from None
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError too
+        raise InvalidSpecError(errors=[FieldError("", "", f"is not valid JSON: {error}")]) from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        text = f"the name {_shorten(repr(twice), MAX_PART)} stands twice in one object"
+        raise InvalidSpecError(errors=[FieldError("", "", text)])
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise InvalidSpecError(errors=[FieldError("", name, "JSON has finite numbers only")])
+
+
+def _once(errors: list[FieldError], data: Any) -> list[FieldError]:
+    """Errors of `defaults`, which every step has, told once and where they were written."""
+    defaults = data.get("defaults") if isinstance(data, Mapping) else None
+    steps = data.get("steps") if isinstance(data, Mapping) else None
+    if not isinstance(defaults, Mapping) or not isinstance(steps, Mapping):
+        return errors
+    told: dict[FieldError, None] = {}
+    for error in errors:
+        for name, step in steps.items():
+            rest = error.field.removeprefix(f"steps.{name}.")
+            field = rest.partition(".")[0]
+            if rest != error.field and field in defaults and field not in (step or ()):
+                error = replace(error, field=f"defaults.{rest}")
+                break
+        told[error] = None
+    return list(told)
 
 
 def field_errors(error: ValidationError, model: type[BaseModel] = JobSpec) -> list[FieldError]:
@@ -83,7 +146,7 @@ def _value(detail: ErrorDetails, place: Sequence[int | str]) -> str:
     value, names = detail["input"], [part for part in place if isinstance(part, str)]
     if detail["type"] in {"json_invalid", "missing"} or "field" in detail.get("ctx", {}):
         return ""
-    if names[:1] == ["env"] and detail["loc"][-1] != "[key]":
+    if "env" in names[:-1] and detail["loc"][-1] != "[key]":
         return ""
     if detail["type"] == "extra_forbidden" and not isinstance(value, int | float):
         return ""  # a misspelt `env` is one too
@@ -100,6 +163,8 @@ def _message(detail: ErrorDetails, place: Sequence[int | str], model: type[BaseM
         return FORMS.get(context.get("class_name", ""), _OBJECT if model is JobSpec else _NAMES)
     if kind in {"enum", "literal_error"}:
         return _choice(detail["input"], context["expected"])
+    if kind in {"value_error", "rule", "assertion_error"}:
+        return detail["msg"].removeprefix("Value error, ")
     if kind == "list_type" and not place:
         return "must be a list of jobs"
     if words := _MESSAGES.get(kind):
@@ -121,9 +186,12 @@ def _choice(value: Any, expected: str) -> str:
 def _unknown(place: Sequence[int | str], root: type[BaseModel]) -> str:
     """The message for a field that does not exist, with the nearest that does."""
     *parents, field = [part for part in place if isinstance(part, str)]
-    model = root
-    for parent in parents:  # a key that users choose leads to no other model than its field did
-        model = _model_of(model, parent) or model
+    model, chosen = root, False
+    for parent in parents:
+        if chosen:  # a key that users chose
+            chosen = False
+            continue
+        model, chosen = _inside(model, parent)
     return f"unknown field '{_shorten(field, MAX_PART)}'{_meant(field, _names(model))}"
 
 
@@ -141,13 +209,13 @@ def _names(model: type[BaseModel]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _model_of(model: type[BaseModel], name: str) -> type[BaseModel] | None:
-    """The model that a field of `model` holds, alone or in a container."""
+def _inside(model: type[BaseModel], name: str) -> tuple[type[BaseModel], bool]:
+    """The model that a field of `model` holds, and whether it holds several by names that users choose."""
     for field_name, field in model.model_fields.items():
         alias = field.validation_alias
         if name == field_name or (isinstance(alias, AliasChoices) and name in alias.choices):
-            return _model_in(field.annotation)
-    return None
+            return _model_in(field.annotation) or model, get_origin(field.annotation) is dict
+    return model, False
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
@@ -198,7 +266,7 @@ _MESSAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "less_than_equal": lambda c: f"must be at most {c['le']}",
     "list_type": lambda _: 'must be a list, for example ["a", "b"]',
     "missing": lambda _: "is required",
-    "string_pattern_mismatch": lambda c: PATTERNS.get(c["pattern"], f"must match {c['pattern']}"),
+    "string_pattern_mismatch": lambda c: _PATTERNS.get(c["pattern"], f"must match {c['pattern']}"),
     "string_too_long": lambda c: f"must have at most {c['max_length']} characters",
     "string_too_short": lambda _: "must not be empty",
     "string_type": lambda _: "must be text",

@@ -17,13 +17,14 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from perijove.model.parameters import NO_JSON, Parameter, is_json, parameter
 from perijove.model.places import (
+    REFERENCE,
     STEP,
     Condition,
     ConditionText,
     OutputPlace,
     Reference,
-    ReferenceText,
     output_places,
     references,
     templates,
@@ -31,7 +32,8 @@ from perijove.model.places import (
 from perijove.model.spec import WHAT, JobOptions
 from perijove.model.values import SCRIPT_BYTES, Argument, Digest, FileName, Identifier, ImageRef, Text, Title
 
-STEP_NAME = rf"^{STEP}$"
+STEP_NAME = rf"^({STEP}|#[0-9]{{1,9}})$"
+"""``#2`` is a step without a name: nothing can refer to it."""
 IMPLICIT = {"function": "result", "notebook": "notebook"}
 """The output that such a step has without declaring it: what the function returned, the executed notebook."""
 
@@ -46,10 +48,32 @@ INPUT = (
 )
 
 
+def _json(value: Any) -> Any:
+    if not is_json(value):
+        raise ValueError(NO_JSON)
+    return value
+
+
+def _template(text: str) -> str:
+    if "${{" in text:
+        for _ in templates(text):
+            pass
+    return text
+
+
 def _argument(value: Any) -> Any:
-    for _ in references(value):
+    for _ in _of_argument(_json(value)):
         pass
     return value
+
+
+def _items(value: Any) -> Any:
+    if isinstance(value, list):
+        return _json(value)
+    try:
+        return str(Reference.parse(value))
+    except (TypeError, ValueError):
+        raise ValueError(f"must be a list, or a reference to one: {REFERENCE[8:]}") from None
 
 
 def _input(value: Any) -> Any:
@@ -58,7 +82,7 @@ def _input(value: Any) -> Any:
     if isinstance(value, Mapping):
         if list(value) != ["value"]:
             raise ValueError(INPUT)
-        return value
+        return _json(value)
     if not isinstance(value, str) or not _INPUT.fullmatch(value):
         raise ValueError(INPUT)
     if value.startswith(("jobs:", "parameters:", "item")):
@@ -66,6 +90,7 @@ def _input(value: Any) -> Any:
     return value
 
 
+Items = Annotated[Any, AfterValidator(_items)]
 StepArgument = Annotated[Any, AfterValidator(_argument)]
 """JSON with marks, see :func:`perijove.model.places.references`."""
 InputPlace = Annotated[Any, AfterValidator(_input)]
@@ -90,8 +115,16 @@ class Step(JobOptions):
     """
 
     # what to run
-    command: Annotated[list[Argument], Field(min_length=1, max_length=10_000)] | None = None
-    script: Annotated[Text, StringConstraints(min_length=1, max_length=SCRIPT_BYTES)] | None = None
+    command: (
+        Annotated[
+            list[Annotated[Argument, AfterValidator(_template)]], Field(min_length=1, max_length=10_000)
+        ]
+        | None
+    ) = None
+    script: (
+        Annotated[Text, StringConstraints(min_length=1, max_length=SCRIPT_BYTES), AfterValidator(_template)]
+        | None
+    ) = None
     notebook: Annotated[str, StringConstraints(min_length=1, max_length=4096)] | None = None
     """A path, which the client imports, or a digest."""
     function: Digest | None = None
@@ -108,6 +141,7 @@ class Step(JobOptions):
     """``shared``: a function may run in a warm job beside others of the same user, image and node."""
 
     # what goes in and out
+    env: dict[Identifier, Annotated[Text, AfterValidator(_template)]] = Field(default_factory=dict)
     inputs: dict[FileName, InputPlace] = Field(default_factory=dict)
     outputs: dict[FileName, OutputPlace] = Field(default_factory=dict)
     stdin: FileName | None = None
@@ -118,7 +152,7 @@ class Step(JobOptions):
     """Steps that must have succeeded, beside those whose outputs it takes."""
     when: ConditionText | None = None
     """Else it is skipped, and what depends on it too."""
-    map: ReferenceText | list[Any] | None = None
+    map: Items | None = None
     """Run it for each element of this list, which may be known only when an earlier step has ended."""
     cache: bool | None = None
     """Take an equal step's result; by default only when sealed."""
@@ -157,6 +191,8 @@ class Step(JobOptions):
             raise _rule("outputs", f"a {kind} has the output {implicit} already")
         if self.image is not None and self.image.startswith("jobs:"):
             Reference.parse(self.image)
+        if self.sealed:
+            self.__dict__["volumes"] = []  # so that what is written out in full can be read back
         return self
 
     @property
@@ -218,19 +254,6 @@ def _of_input(place: Any) -> Iterator[Reference]:
         yield Reference.parse(place)
 
 
-class Parameter(BaseModel):
-    """A parameter of a workflow. Written as its default value, or as an object with these fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    type: Literal["text", "integer", "number", "boolean", "list", "object", "any"] = "any"
-    default: Any = None
-    required: bool = False
-    """It has no default."""
-    choices: list[Any] | None = None
-    description: str = ""
-
-
 class Workflow(BaseModel):
     """Steps by name, with the parameters they take."""
 
@@ -250,7 +273,7 @@ class Workflow(BaseModel):
     def _parameters(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        return {name: _parameter(given) for name, given in value.items()}
+        return {name: parameter(given) for name, given in value.items()}
 
     @model_validator(mode="before")
     @classmethod
@@ -266,7 +289,8 @@ class Workflow(BaseModel):
             if name not in known:
                 raise _rule(f"defaults.{name}", "is no option of a job that all steps could have")
         laid = {
-            name: {**defaults, **step} if isinstance(step, Mapping) else step for name, step in steps.items()
+            name: laid_under(defaults, step) if isinstance(step, Mapping) else step
+            for name, step in steps.items()
         }
         return {**value, "steps": laid}
 
@@ -299,16 +323,16 @@ class Workflow(BaseModel):
         return ""
 
 
-_JSON_TYPES = {str: "text", bool: "boolean", int: "integer", float: "number", list: "list", dict: "object"}
+_ALIASES = {"cpus": "cpu", "time": "time_limit"}
 
 
-def _parameter(given: Any) -> Any:
-    """A default alone stands for a parameter of its type."""
-    if isinstance(given, Parameter):
-        return given
-    if isinstance(given, Mapping) and given and set(given) <= set(Parameter.model_fields):
-        return given
-    return {"type": _JSON_TYPES.get(type(given), "any"), "default": given}
+def laid_under(defaults: Mapping[str, Any], step: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a step with the `defaults` that it does not give itself; volumes only if not sealed."""
+    given = {_ALIASES.get(name, name) for name in step}
+    if step.get("sealed", defaults.get("sealed")) is True:
+        given.add("volumes")
+    wanted = {name: value for name, value in defaults.items() if _ALIASES.get(name, name) not in given}
+    return {**wanted, **step}
 
 
 def cycle_in(needs: Mapping[str, Iterable[str]]) -> list[str]:
