@@ -1,0 +1,1 @@
+"""Workflows: graphs of steps, their runs, and what is kept of them."""
