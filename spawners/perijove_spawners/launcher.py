@@ -75,6 +75,16 @@ class Launch:
     """Seconds between the polite signal and SIGKILL, at a stop and at the time limit."""
     stdout: str | None = None
     stderr: str | None = None
+    stdin: str | None = None
+    """Path, as the job sees it, of the file that is its standard input (feature ``stdin``)."""
+    descriptors: Mapping[int, str] = field(default_factory=dict)
+    """File descriptors 3 to 9 -> paths, as the job sees them, of the files in the job directory that are open
+    for writing from its start (feature ``stdin`` too)."""
+    entrypoint: bool = False
+    """The image's entrypoint runs; `command` are its arguments, or the image's own ones when it is empty."""
+    sealed: bool = False
+    """No network, and nothing to write to but `mounts`, the job directory and a ``/tmp`` in memory (feature
+    ``sealed``)."""
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -110,6 +120,8 @@ class Status:
     ended: float | None = None
     memory_peak: int = 0
     cpu_seconds: float = 0.0
+    image_digest: str | None = None
+    """The engine's id of the image it was made of."""
 
 
 class LaunchError(Exception):

@@ -159,7 +159,7 @@ async def test_a_declared_output_that_is_missing_fails_the_job(bench: Bench) -> 
     order = bench.order(1, "append", "output/one", "1", outputs={"one": "file:one", "two": "file:two"})
     [outcome] = await bench.run(order)
     assert outcome.reason is ReasonCode.OUTPUT_MISSING
-    assert outcome.message == "output two was not written"
+    assert outcome.message == "output two was not written: there is no file output/two"
     assert set(outcome.outputs) == {"one"}
 
 

@@ -63,7 +63,7 @@ def order_of(
         gpus=tuple(job.gpus),
         slots={name: tuple(units) for name, units in job.slots.items()},
         devices=devices_of(job, node),
-        network=spec.network,
+        network="none" if spec.sealed else spec.network,
         ports=tuple(spec.ports),
         time_limit=spec.time_limit,
         warning=(spec.signal.signal, spec.signal.before) if spec.signal else None,
@@ -128,9 +128,9 @@ def outputs_of(spec: JobSpec) -> dict[str, str]:
 
 
 def mounts_of(spec: JobSpec, identity: Identity, settings: Settings) -> tuple[Mount, ...]:
-    """The volumes asked for; a volume's mode can be lowered by the request and never raised."""
+    """The volumes asked for, none of a sealed job; a request can lower a volume's mode and never raise it."""
     mounts = []
-    for request in spec.volumes:
+    for request in () if spec.sealed else spec.volumes:
         if request.name == "home":
             mounts.append(Mount(identity.home_source, identity.account.home, request.read_only))
             continue

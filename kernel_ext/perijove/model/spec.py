@@ -266,6 +266,7 @@ FEATURES: dict[str, str] = {
     "stderr": "redirecting standard error",
     "stdout": "redirecting standard output",
     "sealed": "sealed jobs",
+    "stdin": "an input as standard input",
     "suspend": "suspending",
     "time_limit": "keeping the time limit by itself",
     "tmp_disk": "sized scratch space",

@@ -52,6 +52,7 @@ def status_of(info: Mapping[str, Any]) -> Status:
     started, finished = seconds(state.get("StartedAt")), seconds(state.get("FinishedAt"))
     return Status(
         phase=phase,
+        image_digest=image_id(info.get("Image")),
         exit_code=code if ended else None,
         # the flag also tells of a child that was killed while the job went on and succeeded
         out_of_memory=ended and code != 0 and bool(state.get("OOMKilled")),
@@ -60,6 +61,11 @@ def status_of(info: Mapping[str, Any]) -> Status:
         # Podman's clock for ends is coarser than that for starts
         ended=max(finished or 0.0, started or 0.0) or None if ended else None,
     )
+
+
+def image_id(said: str | None) -> str | None:
+    """The id of an image as all engines would write it."""
+    return f"sha256:{said.removeprefix('sha256:')}" if said else None
 
 
 def age_of(info: Mapping[str, Any]) -> float:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 
 from perijove.model import Gpu
 from perijove_spawners.launcher import JOB_DIRECTORY
+from perijove_spawners.node.staging import INPUT_DIRECTORY, descriptor_file
+from perijove_spawners.places import Place
 from perijove_spawners.protocol import Order
 
 # The shell that a script without a first line `#!` gets is found inside the container.
 _SHELL = 'if command -v bash >/dev/null 2>&1; then exec bash "$0" "$@"; else exec sh "$0" "$@"; fi'
+MOST_VARIABLES = 1000
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -73,6 +77,7 @@ def environment(order: Order, *, node: str, containers: bool, directory: str) ->
         "PERIJOVE_MEMORY": str(order.memory),
         **device_variables(order.gpus),
         **slot_variables(order.slots),
+        **input_variables(order.inputs, containers, directory),
     }
     if containers and order.image:
         facts["PERIJOVE_IMAGE"] = order.image
@@ -93,6 +98,37 @@ def slot_variables(slots: Mapping[str, Sequence[int]]) -> dict[str, str]:
     return {
         f"PERIJOVE_RESOURCE_{re.sub('[^A-Z0-9]', '_', name.upper())}": ",".join(map(str, units))
         for name, units in slots.items()
+    }
+
+
+def input_path(name: str, containers: bool, directory: str) -> str:
+    """Where the job sees an input."""
+    return f"{INPUT_DIRECTORY}/{name}" if containers else f"{directory}/input/{name}"
+
+
+def input_variables(names: Collection[str], containers: bool, directory: str) -> dict[str, str]:
+    """``INPUT_NAME`` for each input, with ``_`` for what no name of a variable may hold.
+
+    Inputs whose variables would have the same name have none, and neither have those of a job with more
+    than :data:`MOST_VARIABLES`, for which the kernel has no room (execve(2)).
+    """
+    if len(names) > MOST_VARIABLES:
+        return {}
+    variables = [(f"INPUT_{re.sub('[^A-Za-z0-9_]', '_', name)}", name) for name in names]
+    times = Counter(variable for variable, _ in variables)
+    return {
+        variable: input_path(name, containers, directory)
+        for variable, name in variables
+        if times[variable] == 1
+    }
+
+
+def descriptors(order: Order, directory: str) -> dict[int, str]:
+    """File descriptors from 3 on that are outputs, and the files that they are open on."""
+    numbers = {Place.parse(place).descriptor for place in order.outputs.values()}
+    return {
+        number: f"{directory}/{descriptor_file(number)}"
+        for number in sorted(n for n in numbers if n and n > 2)
     }
 
 

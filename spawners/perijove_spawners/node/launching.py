@@ -16,7 +16,7 @@ from perijove_spawners.launcher import EngineError, Launch, LaunchError, Mount, 
 from perijove_spawners.node import environment, mounts
 from perijove_spawners.node.attempts import Started
 from perijove_spawners.node.engine import Engine, Pauses, persist
-from perijove_spawners.node.staging import JOB, stage
+from perijove_spawners.node.staging import JOB, StagingFaultError, mounts_of, stage
 from perijove_spawners.protocol import Order
 from perijove_spawners.store import Store
 
@@ -75,12 +75,29 @@ class Launching:
         return Started(time.time(), await self._endpoint() if self.order.ports else None)
 
     async def _lay_out(self) -> Launch:
-        order = self.order
+        order, containers = self.order, self.engine.launcher.capabilities.containers
         if order.inputs:
-            await asyncio.to_thread(stage, self.folder, order, self.store)
+            await self._stage(containers)
         else:
-            stage(self.folder, order, self.store)
-        return self._make_launch(await self._find_mounts())
+            stage(self.folder, order, self.store, containers=containers)
+        found = await self._find_mounts()
+        return self._make_launch((*found, *mounts_of(self.folder, order)) if containers else found)
+
+    async def _stage(self, containers: bool) -> None:
+        """Again for a while when the store cannot be reached."""
+        pauses, give_up = Pauses(self.stop_wanted), time.monotonic() + PATIENCE
+        while True:
+            try:
+                await asyncio.to_thread(stage, self.folder, self.order, self.store, containers=containers)
+            except StagingFaultError as error:
+                if time.monotonic() > give_up:
+                    raise
+                self.say(str(error))
+            else:
+                return
+            await pauses.pause()
+            if self.stop_wanted.is_set():
+                raise StoppedError
 
     async def _find_mounts(self) -> tuple[Mount, ...]:
         """Looks at directories that may lie on a dead file server: in a thread, and not for ever."""
@@ -124,6 +141,10 @@ class Launching:
             grace=order.grace,
             stdout=order.stdout,
             stderr=order.stderr,
+            stdin=environment.input_path(order.stdin, containers, directory) if order.stdin else None,
+            descriptors=environment.descriptors(order, directory),
+            entrypoint=order.entrypoint,
+            sealed=order.sealed,
             labels=order.labels,
         )
 

@@ -21,9 +21,10 @@ from perijove_spawners.node.attempts import Folder, Record, Started, Stop, Times
 from perijove_spawners.node.deadlines import Deadlines
 from perijove_spawners.node.engine import Engine, persist
 from perijove_spawners.node.gpuuse import GpuMeter
-from perijove_spawners.node.jobfiles import READ_LIMIT, read_display, take_outputs
+from perijove_spawners.node.jobfiles import READ_LIMIT, read_display
 from perijove_spawners.node.launching import Launching, StoppedError
-from perijove_spawners.node.outcomes import Ending, outcome_of, with_outputs
+from perijove_spawners.node.outcomes import Ending, outcome_of, with_taken
+from perijove_spawners.node.outputs import PATIENCE, Taking, TakingStoppedError
 from perijove_spawners.node.progress import ProgressReader
 from perijove_spawners.protocol import LogStream, Order, Report, ReportKind
 from perijove_spawners.store import Store
@@ -57,7 +58,7 @@ class Life:
         self._kind, self._kind_at = ReportKind.LAUNCHING, time.time()
         self._stop = record.stop if record else None
         self._gpu_before = record.gpu_seconds if record else 0.0
-        self._stop_wanted = asyncio.Event()
+        self._stop_wanted, self._stop_taking = asyncio.Event(), asyncio.Event()
         self._timed_out = self._over = False
         self._deadlines = Deadlines(
             folder,
@@ -142,12 +143,8 @@ class Life:
         return outcome_of(status, self.order, ending)
 
     async def _end(self, outcome: Outcome) -> None:
-        if self.order.outputs and self.started:
-            taken, missing = await asyncio.to_thread(
-                take_outputs, self.folder.path, self.order.account, list(self.order.outputs), self.host.store
-            )
-            outcome = with_outputs(outcome, taken, missing)
         if self.started:
+            outcome = await self._with_taken(outcome)
             self.look_for_progress()
         reach("node.before-outcome")
         self.folder.note_outcome(outcome)
@@ -155,6 +152,21 @@ class Life:
         self.outcome = outcome
         self._report(ReportKind.ENDED, outcome=outcome)
         self.ended.set()
+
+    async def _with_taken(self, outcome: Outcome) -> Outcome:
+        taking = Taking(
+            folder=self.folder.path,
+            order=self.order,
+            engine=self.engine,
+            store=self.host.store,
+            stop=self._stop_taking,
+            patience=0.0 if self._stop else PATIENCE,
+        )
+        try:
+            return with_taken(outcome, await taking.run())
+        except TakingStoppedError:
+            said = "stopped while its outputs were being kept"
+            return replace(outcome, reason=ReasonCode.KILLED_BY_USER, message=said)
 
     # what may be asked of it meanwhile
 
@@ -165,7 +177,9 @@ class Life:
         self._stop = Stop(self._stop.at if self._stop else time.time(), grace)
         self.folder.note_stop(self._stop)
         self._stop_wanted.set()
-        if self.started:
+        if self._over:
+            self._stop_taking.set()
+        elif self.started:
             self._stop_now()
 
     @property

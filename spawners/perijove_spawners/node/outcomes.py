@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from perijove.model import Outcome, ReasonCode, format_duration, format_size
 from perijove_spawners.launcher import Phase, Status
 from perijove_spawners.node.attempts import Record, Stop, Times
+from perijove_spawners.node.outputs import Taken
 from perijove_spawners.protocol import Order
 
 _SIGNALS = range(129, 129 + 64)
@@ -36,6 +37,7 @@ def outcome_of(status: Status, order: Order, ending: Ending) -> Outcome:
         ended=status.ended or ending.ended,
         memory_peak=status.memory_peak,
         cpu_seconds=status.cpu_seconds,
+        image_digest=status.image_digest,
     )
 
 
@@ -76,15 +78,12 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def with_outputs(outcome: Outcome, outputs: dict[str, str], missing: dict[str, str]) -> Outcome:
-    """`outcome` with what was taken into the store; a success that left something out is none.
-
-    `missing`: name -> why it could not be taken.
-    """
-    outcome = replace(outcome, outputs=outputs)
-    if outcome.reason is None and missing:
-        said = "; ".join(f"output {name} {why}" for name, why in missing.items())
-        return replace(outcome, reason=ReasonCode.OUTPUT_MISSING, message=said)
+def with_taken(outcome: Outcome, taken: Taken) -> Outcome:
+    """`outcome` with what the job left; a success that left out what it had promised is none."""
+    outcome = replace(outcome, outputs=taken.outputs, sizes=taken.sizes, values=taken.values)
+    if outcome.reason is None and taken.missing:
+        said = "; ".join(f"output {name} {why}" for name, why in taken.missing.items())
+        return replace(outcome, reason=ReasonCode.OUTPUT_MISSING, message=said, transient=taken.transient)
     return outcome
 
 

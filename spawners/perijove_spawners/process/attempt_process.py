@@ -109,6 +109,8 @@ def launch_record(launch: Launch) -> Record:
         "grace": launch.grace,
         "stdout": launch.stdout,
         "stderr": launch.stderr,
+        "stdin": launch.stdin,
+        "descriptors": dict(launch.descriptors),
     }
 
 

@@ -6,6 +6,7 @@ memory that is touched must be copied, and that is most of what a short job cost
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
@@ -22,6 +23,7 @@ NOT_FOUND = 127
 """The codes a shell exits with (POSIX, Shell Command Language, 2.8.2)."""
 _LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 _OWN_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOCTTY | os.O_CLOEXEC
+_ASIDE = 64
 _OPEN_MAX = os.sysconf("SC_OPEN_MAX")
 
 
@@ -41,6 +43,7 @@ def become(launch: Record, *, doors: Sequence[str], limit_memory: bool, ready: i
         os.write(ready, b"ok")
         os.close(ready)
         if os.read(go, 1):
+            preparation.place_descriptors()
             execute(launch["command"], launch["env"])
     except OSError as error:
         os.write(ready, f"{preparation.doing}: {error.strerror}".encode(errors="replace"))
@@ -74,6 +77,7 @@ class Preparation:
     def __init__(self, launch: Record) -> None:
         self.doing = "cannot begin"
         self._launch = launch
+        self._opened: list[tuple[int, int]] = []
 
     def enter_groups(self, doors: Sequence[str]) -> None:
         """Move this process into the cgroups whose ``cgroup.procs`` are named."""
@@ -100,6 +104,22 @@ class Preparation:
             own = self._launch[stream]
             self.doing = f"{stream}: cannot write {own}"
             os.dup2(log if own is None else os.open(own, _OWN_FLAGS, 0o666), number)
+        self._open_others()
+
+    def _open_others(self) -> None:
+        if source := self._launch.get("stdin"):
+            self.doing = f"cannot read {source}, its standard input"
+            os.dup2(os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), 0)
+        for number, path in self._launch.get("descriptors", {}).items():
+            self.doing = f"cannot write {path}, its file descriptor {number}"
+            opened = os.open(path, _LOG_FLAGS, 0o600)
+            # Far from those that are still in use.
+            self._opened.append((int(number), fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, _ASIDE)))
+
+    def place_descriptors(self) -> None:
+        """Give the open files their numbers; nothing but these is open after."""
+        for number, opened in self._opened:
+            os.dup2(opened, number)
 
     def _open_log(self, stream: str) -> int:
         """The log in the attempt's directory, where the job's account cannot put anything.

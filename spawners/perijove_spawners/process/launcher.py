@@ -62,6 +62,7 @@ FEATURES = frozenset(
         "ports",
         "signal",
         "stderr",
+        "stdin",
         "stdout",
         "suspend",
         "time_limit",
@@ -188,6 +189,8 @@ class ProcessLauncher:
             )
         if launch.image is not None:
             raise UnsupportedError(f"processes run without an image (given: {launch.image})")
+        if launch.sealed or launch.entrypoint:
+            raise UnsupportedError("processes have no image and are not sealed (sealed, entrypoint)")
         if launch.shm_size is not None:
             raise UnsupportedError("processes share /dev/shm: its size cannot be set (shm_size)")
         if launch.network is not None and launch.network not in self.capabilities.networks:
