@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 BEHAVIOUR = ("checkpoint", "injected-parameters", "parameters", "raises-exception")
 """Tags of cells that papermill, nbclient or Perijove's runner act upon."""
 _SKIPPED = "skip-execution"  # nbclient's
-_LONGEST = 1 << 18
+_LONGEST = 1 << 15
 """Characters of a cell that is still parsed; longer ones count as text."""
+_MOST = 1 << 18
+"""Characters of a notebook's code that are still parsed, at about 10 µs each."""
+_ESCAPE = re.compile(r"^[ \t]*[%!?,;/]|=[ \t]*[%!]|\?[ \t]*$", re.MULTILINE)
+"""What IPython may make a call of; it reads the whole cell again for each."""
 _PYTHON_BODY = re.compile(r"\s*%%(?:time|capture)\b[^\n]*\n")
 """Cell magics that run the rest of the cell as Python."""
 _SOURCE = "<perijove: cell>"
@@ -48,12 +52,15 @@ def code_of(notebook: bytes | Mapping[str, Any]) -> dict[str, Any]:
         return code
     python = _is_python(kernel, _object(metadata.get("language_info")))
     transformer = _transformer() if python else None
+    read = 0
     for cell in document["cells"]:
         tags = _tags(cell)
         if _object(cell).get("cell_type") != "code" or _SKIPPED in tags:
             continue
         source = _source(cell)
-        text = normalised(source, transformer) if transformer else source.strip("\n").rstrip()
+        read += len(source)
+        parsed = transformer is not None and read <= _MOST
+        text = normalised(source, transformer) if parsed else _trimmed(source)
         kept = sorted(set(tags) & set(BEHAVIOUR))
         if text or kept:
             code["cells"].append({"code": text, **({"tags": kept} if kept else {})})
@@ -67,8 +74,8 @@ def normalised(source: str, transformer: TransformerManager | None = None) -> st
     the end, which keeps a value from being shown, stays.
     """
     transformer = transformer or _transformer()
-    plain = source.strip("\n").rstrip()
-    if len(source) > _LONGEST:
+    plain = _trimmed(source)
+    if len(source) > _LONGEST or len(source) * len(_ESCAPE.findall(source)) > _MOST:
         return plain
     if match := _PYTHON_BODY.match(source):
         return match[0].strip() + "\n" + normalised(source[match.end() :], transformer)
@@ -81,6 +88,10 @@ def normalised(source: str, transformer: TransformerManager | None = None) -> st
         return text + (";" if text and _silent(python) else "") if faithful else plain
     except (SyntaxError, ValueError, RecursionError, MemoryError, IndexError):
         return plain
+
+
+def _trimmed(source: str) -> str:
+    return source.strip("\n").rstrip()
 
 
 def _tree(python: str) -> ast.Module:

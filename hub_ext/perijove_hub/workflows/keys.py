@@ -56,7 +56,7 @@ def constant(
         "stdin": step.stdin or "",
         "outputs": step.outputs,
         "sealed": step.sealed,
-        "network": step.network or "",
+        "network": "none" if step.sealed else step.network or "",
         "user": step.user,
         "volumes": [] if step.sealed else sorted(str(volume) for volume in step.volumes),
     }
@@ -72,13 +72,14 @@ def ingredients(
 ) -> Ingredients:
     """What determines one step's result.
 
-    `fixed` is from :func:`constant`. `inputs` are digests (or JSON that stands for itself), `args` and
+    `fixed` is from :func:`constant`. `inputs` are digests or ``{"value": JSON}``, `args` and
     `parameters` JSON in which references are replaced by what they came to: values as ``{"value": JSON}``,
     pickles as ``{"pickle": DIGEST}``, files as ``{"path": DIGEST}``. `filled` are the texts of ``command``,
     ``script``, ``env`` without ``${{ }}``; paths in them must not tell one attempt from another.
     :func:`key_of` raises ``ValueError`` for what is no JSON: NaN, infinity, lone surrogates.
     """
-    parts = {**fixed, **filled, "inputs": dict(inputs)}
+    parts = {**fixed, **filled}
+    parts["inputs"] = {name: exact(value) for name, value in inputs.items()}
     parts["args"] = [exact(arg) for arg in args or ()]
     parts["parameters"] = {name: exact(value) for name, value in (parameters or {}).items()}
     return parts
