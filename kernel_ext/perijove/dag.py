@@ -173,6 +173,24 @@ def causes_text(run: StepRun, most: int = 3) -> str:
     return "; ".join(said[:most]) + more
 
 
+def planned(workflow: Workflow) -> list[Standing]:
+    """Its steps before anything runs; each says what it will do."""
+    return [replace(standing_of(name, step, ()), said=_does(step)) for name, step in workflow.steps.items()]
+
+
+def _does(step: Step) -> str:
+    match step.what:
+        case "notebook":
+            return "" if "sha256:" in (step.notebook or "") else (step.notebook or "")
+        case "script":
+            lines = (step.script or "").splitlines()
+            return next((line.strip() for line in lines if line.strip() and not line.startswith("#")), "")
+        case "command":
+            return " ".join(step.command or ["the image's entry point"])
+        case _:
+            return ""
+
+
 def needs_of(workflow: Workflow) -> dict[str, list[str]]:
     """What each step waits for."""
     return {name: step.needs() for name, step in workflow.steps.items()}
@@ -297,6 +315,7 @@ __all__ = [
     "causes_text",
     "graph_of",
     "needs_of",
+    "planned",
     "reason_of",
     "standing_of",
     "standings",

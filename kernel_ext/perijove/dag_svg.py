@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Mapping
 from html import escape
 from math import ceil
@@ -72,22 +73,33 @@ def svg(
     title: str,
     links: Links = lambda _: None,
     direction: Direction | None = None,
+    plan: bool = False,
 ) -> str:
-    """`graph` as SVG text. `now` is what the times of running steps are counted to."""
+    """`graph` as SVG text. `now` is what the times of running steps are counted to.
+
+    `plan`: nothing runs yet, so there are no states to show.
+    """
     placed = layout(graph.needs)
     across = direction or _direction(placed)
     width, height = _size(placed, across)
     boxes = {box.name: box for box in graph.boxes}
-    edges = [_edge(way, across, boxes[source]) for (source, _), way in placed.edges.items()]
+    edges = [
+        _edge(way, across, yet=not plan and boxes[source].done < boxes[source].total)
+        for (source, _), way in placed.edges.items()
+    ]
     linked = [(name, links(boxes[name])) for name in sorted(placed.boxes, key=lambda n: placed.boxes[n])]
-    drawn = [_box(boxes[name], _corner(placed.boxes[name], across), link, now) for name, link in linked]
-    states: dict[StepState, int] = {}
-    for box in graph.boxes:
-        for state, count in box.states.items():
-            states[state] = states.get(state, 0) + count
+    drawn = []
+    for name, link in linked:
+        inner = _planned(boxes[name]) if plan else _box(boxes[name], now)
+        x, y = _corner(placed.boxes[name], across)
+        if link:
+            inner = f'<a href="{clean(link)}" aria-label="{clean(tooltip(boxes[name], now))}">{inner}</a>'
+        drawn.append(f'<g transform="translate({x:.1f},{y:.1f})">{inner}</g>')
+    states = sum((Counter(box.states) for box in graph.boxes), Counter[StepState]())
+    sums = "" if plan else f"{sum_text(states)}. "
     # An image has no parts for a screen reader, and links are parts.
     role = "group" if any(link for _, link in linked) else "img"
-    description = f"{len(graph.boxes)} boxes. {sum_text(states)}. {graph.note}".rstrip(". ") + "."
+    description = f"{len(graph.boxes)} boxes. {sums}{graph.note}".rstrip(". ") + "."
     label = clean(f"{title}: {description}")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="pj-dag" role="{role}" aria-label="{label}" '
@@ -122,7 +134,7 @@ def _corner(place: Place, across: Direction) -> tuple[float, float]:
     return MARGIN + at * (WIDTH + BESIDE), MARGIN + layer * (HEIGHT + AHEAD)
 
 
-def _edge(way: list[Place], across: Direction, source: Standing) -> str:
+def _edge(way: list[Place], across: Direction, *, yet: bool) -> str:
     """A curve from box to box: across the gaps between layers it bends, along a layer it goes straight."""
     corners = [_corner(place, across) for place in way]
     if across == "right":
@@ -141,9 +153,8 @@ def _edge(way: list[Place], across: Direction, source: Standing) -> str:
             along = start + length
             parts.append(_point("L", (along, side), across=across))
     head = [(last[0], last[1]), (last[0] - 7, last[1] - 4), (last[0] - 7, last[1] + 4)]
-    yet = "" if source.done == source.total else " pj-yet"
     return (
-        f'<path class="pj-edge{yet}" d="{"".join(parts)}"/>'
+        f'<path class="pj-edge{" pj-yet" if yet else ""}" d="{"".join(parts)}"/>'
         f'<path fill="currentColor" d="{_point("M", head[0], across=across)}'
         f'{_point("L", head[1], head[2], across=across)}z"/>'
     )
@@ -154,27 +165,34 @@ def _point(letter: str, *points: tuple[float, float], across: Direction) -> str:
     return letter + " ".join(f"{x:.1f},{y:.1f}" for x, y in turned)
 
 
-def _box(box: Standing, corner: tuple[float, float], link: str | None, now: float) -> str:
+def _planned(box: Standing) -> str:
+    said = f'<text class="pj-quiet" x="13" y="42">{clean(cut(box.said, 30))}</text>'
+    return _frame(box, f"{box.label} ({box.kind}): {box.said}", _OTHER) + said
+
+
+def _frame(box: Standing, tip: str, colour: str, more: str = "") -> str:
+    room = COLUMNS - ceil(0.85 * columns(box.kind))
+    return (
+        f"<title>{clean(tip)}</title>"
+        f'<rect class="pj-box{more}" width="{WIDTH}" height="{HEIGHT}" rx="6" fill="{colour}"/>'
+        f'<path d="M6,0 a6,6 0 0 0 -6,6 v{HEIGHT - 12} a6,6 0 0 0 6,6z" fill="{colour}"/>'
+        f'<text class="pj-name" x="13" y="20">{clean(cut(box.label, room))}</text>'
+        f'<text class="pj-quiet" x="{WIDTH - 8}" y="20" text-anchor="end">{clean(box.kind)}</text>'
+    )
+
+
+def _box(box: Standing, now: float) -> str:
     state, colour = box.state, COLOURS[box.state]
     word = str(state)
     pill = 12 + 6.6 * len(word)
     yet = "" if state.ended or state is StepState.RUNNING else " pj-yet"
-    kind = f'<text class="pj-quiet" x="{WIDTH - 8}" y="20" text-anchor="end">{clean(box.kind)}</text>'
-    room = COLUMNS - ceil(0.85 * columns(box.kind))
-    inner = (
-        f"<title>{clean(tooltip(box, now))}</title>"
-        f'<rect class="pj-box{yet}" width="{WIDTH}" height="{HEIGHT}" rx="6" fill="{colour}"/>'
-        f'<path d="M6,0 a6,6 0 0 0 -6,6 v{HEIGHT - 12} a6,6 0 0 0 6,6z" fill="{colour}"/>'
-        f'<text class="pj-name" x="13" y="20">{clean(cut(box.label, room))}</text>{kind}'
+    return (
+        f"{_frame(box, tooltip(box, now), colour, yet)}"
         f'<rect x="12" y="28" width="{pill:.0f}" height="17" rx="8.5" fill="{colour}"/>'
         f'<text class="pj-word" x="{12 + pill / 2:.1f}" y="40.5">{word}</text>'
         f'<text x="{18 + pill:.0f}" y="40.5">{clean(_fitting(detail(box, now), 29 - int(pill / 6)))}</text>'
         f"{_bar(box)}"
     )
-    if link:
-        inner = f'<a href="{clean(link)}" aria-label="{clean(tooltip(box, now))}">{inner}</a>'
-    x, y = corner
-    return f'<g transform="translate({x:.1f},{y:.1f})">{inner}</g>'
 
 
 def _fitting(text: str, room: int) -> str:
