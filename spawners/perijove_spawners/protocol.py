@@ -168,6 +168,20 @@ class LogChunk:
     """Nothing will follow: the attempt has ended and this reaches the end."""
 
 
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What has become of calls of a warm job: lines of its journal past an offset."""
+
+    lines: tuple[dict[str, Any], ...]
+    """As the job wrote them, so not to be trusted; results are in the store by now (``digest``, ``size``)."""
+    offset: int
+    """Where the next ones begin."""
+    end: bool
+    """Nothing will follow: the job has ended, and this reaches the end."""
+    missing: tuple[str, ...] = ()
+    """No call was taken, since the job does not have these files."""
+
+
 class NodeCalls(Protocol):
     """What a node agent answers. Unknown attempts are answered, never an error, unless said.
 
@@ -232,11 +246,15 @@ class NodeCalls(Protocol):
     async def exec(self, attempt: Attempt, command: Sequence[str]) -> tuple[int, bytes]:
         """Run a command beside the job, as its account."""
 
-    async def compute(self, attempt: Attempt, calls: Sequence[bytes]) -> list[bytes]:
-        """Have a warm job (``python -m perijove.runner pool``) make function calls; their answers, in order.
+    async def compute(
+        self, attempt: Attempt, message: bytes, contents: Sequence[str], offset: int, wait: float = 0.0
+    ) -> Answers:
+        """Have a warm job (``python -m perijove.runner pool``) make calls, and hear of those it made before.
 
-        What calls and answers hold is between the service and the runner. LaunchError when the job does not
-        run, or ended before it answered: none, some or all of the calls were made.
+        `message`: a request as :mod:`perijove.runner.pool` has it, which the job is to answer within `wait`
+        seconds; `contents`: digests of files that it gets first. Of a job that has ended the answers that it
+        wrote down are read, and the rest is passed over. LaunchError when the job does not answer: then it
+        may or may not have taken the calls.
         """
 
     async def forget(self, attempts: Sequence[Attempt]) -> None:

@@ -33,7 +33,7 @@ from perijove_hub.jobs.controller import Controller
 from perijove_hub.settings import Settings
 from perijove_spawners.fabric.port import DirectFabric
 from perijove_spawners.launcher import LaunchError, StaleFenceError
-from perijove_spawners.protocol import LogChunk, LogStream, Order, Report, ReportKind
+from perijove_spawners.protocol import Answers, LogChunk, LogStream, Order, Report, ReportKind
 
 TOKEN = "token-of-the-test"
 
@@ -161,7 +161,9 @@ class SimulatedNode:
     async def exec(self, attempt: Attempt, command: Sequence[str]) -> tuple[int, bytes]:
         return 0, b""
 
-    async def compute(self, attempt: Attempt, calls: Sequence[bytes]) -> list[bytes]:
+    async def compute(
+        self, attempt: Attempt, message: bytes, contents: Sequence[str], offset: int, wait: float = 0.0
+    ) -> Answers:
         raise LaunchError(f"{attempt} answers no calls")
 
     async def forget(self, attempts: Sequence[Attempt]) -> None:

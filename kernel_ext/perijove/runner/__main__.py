@@ -1,4 +1,4 @@
-"""``python -m perijove.runner cell|notebook|function|step``."""
+"""``python -m perijove.runner cell|notebook|function|step|pool``."""
 
 from __future__ import annotations
 
@@ -39,6 +39,10 @@ def _run(arguments: argparse.Namespace, directory: JobDirectory, log: DisplayLog
         from perijove.runner.step import run_step
 
         return run_step(directory, log)
+    if arguments.what == "pool":
+        from perijove.runner.pool import run_pool
+
+        return run_pool(directory, arguments.idle)
     if arguments.what == "cell":
         try:
             from perijove.runner.cell import run_cell
@@ -67,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     kinds.add_parser("function", help="input/function.pkl, to output/result.pkl")
     kinds.add_parser("step", help="input/function.pkl, called as input/call.json says, to output/result.pkl")
+    pool = kinds.add_parser("pool", help="calls that the node's agent sends, one after another")
+    pool.add_argument("--idle", type=float, default=30.0, metavar="SECONDS", help="end after so long without")
     return parser
 
 

@@ -110,7 +110,7 @@ def _is_json(value: Any) -> bool:
         return math.isfinite(value)
     if kind is int:
         # What other readers of JSON take for the same number (RFC 7493, section 2.2).
-        return abs(value) < 1 << 53
+        return bool(abs(value) < 1 << 53)
     if kind is list:
         return all(_is_json(part) for part in value)
     if kind is dict:

@@ -32,6 +32,7 @@ OPERATION = "perijove"
 """Name under which a worker takes calls of :class:`~perijove_spawners.protocol.NodeCalls`."""
 CALLS = frozenset(
     {
+        "compute",
         "describe",
         "disk",
         "exec",

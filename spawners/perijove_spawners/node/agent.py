@@ -32,6 +32,7 @@ from perijove_spawners.node.keptlogs import keep_logs
 from perijove_spawners.node.life import Host, Life, signal_number
 from perijove_spawners.node.outbox import Outbox
 from perijove_spawners.node.outcomes import recovery
+from perijove_spawners.node.pool import Pools
 from perijove_spawners.node.reading import LogReader
 from perijove_spawners.protocol import LogChunk, LogStream, Order, Report, ReportKind
 from perijove_spawners.store import Store
@@ -77,6 +78,7 @@ class NodeAgent:
         self._ended: dict[Attempt, Outcome] = {}
         """Those ended that the service has not told to forget."""
         self._reader = LogReader(self._attempts, self._lives)
+        self.compute = Pools(self._attempts, self._lives, store).compute
         self._purged: OrderedDict[Attempt, None] = OrderedDict()
         self._recovered: dict[str, list[Record]] = {name: [] for name in launchers}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -245,9 +247,6 @@ class NodeAgent:
 
     async def exec(self, attempt: Attempt, command: Sequence[str]) -> tuple[int, bytes]:
         return await self._life(attempt).engine.launcher.exec(attempt, command)
-
-    async def compute(self, attempt: Attempt, calls: Sequence[bytes]) -> list[bytes]:
-        raise LaunchError(f"{attempt} answers no calls")
 
     async def forget(self, attempts: Sequence[Attempt]) -> None:
         self._outbox.forget(attempts)
