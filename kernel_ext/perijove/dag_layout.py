@@ -15,6 +15,7 @@ SWEEPS = 12
 """How often the order is improved, down and up by turns."""
 BEND = 0.3
 """Room for an edge that passes between boxes; a box has 1."""
+_SLIM = (1 - BEND) / 2
 
 Place = tuple[int, float]
 """The layer, and the centre's place across it, in boxes."""
@@ -36,9 +37,8 @@ class Layout:
     @property
     def breadth(self) -> float:
         """Boxes side by side that there must be room for."""
-        return (
-            max((at for way in (self.boxes.values(), *self.edges.values()) for _, at in way), default=0) + 1
-        )
+        bends = [at - _SLIM for way in self.edges.values() for _, at in way[1:-1]]
+        return 1 + max([*bends, *(at for _, at in self.boxes.values())], default=-1)
 
 
 def layout(needs: Mapping[str, Iterable[str]]) -> Layout:
@@ -173,7 +173,7 @@ def _sum(tree: Sequence[int], end: int) -> int:
 
 
 def _places(web: _Web) -> dict[Node, float]:
-    """Each as near to its neighbours' mean as order and room allow; the least place is 0."""
+    """Each as near to its neighbours' mean as order and room allow; the first box's place is 0."""
     at: dict[Node, float] = {}
     for row in web.rows:
         at.update(zip(row, _room(row), strict=True))
@@ -185,7 +185,9 @@ def _places(web: _Web) -> dict[Node, float]:
             ]
             weights = [1.0 if isinstance(node, str) else 4.0 for node in row]
             at.update(zip(row, _apart(wishes, weights, _room(row)), strict=True))
-    least = min(at.values(), default=0.0)
+    least = min(
+        (place if isinstance(node, str) else place + _SLIM for node, place in at.items()), default=0.0
+    )
     return {node: place - least for node, place in at.items()}
 
 
