@@ -126,7 +126,9 @@ def test_a_job_comes_back_as_it_was(database: Database) -> None:
 
 
 def test_a_changed_job_comes_back_as_it_is(database: Database) -> None:
-    write(database, job(FULL.id, array_id=FULL.array_id, array_task=FULL.array_task, owner="ünal"))
+    write(
+        database, job(FULL.id, array_id=FULL.array_id, array_task=FULL.array_task, run=FULL.run, owner="ünal")
+    )
     changed = FULL.model_copy(update={"spec": FULL.spec.model_copy(update={"priority": 7})})
     database.commit(Batch(respecified={FULL.id: changed}))
     assert database.job(FULL.id) == changed.model_copy(update={"submitted": NOW + FULL.id})

@@ -53,6 +53,11 @@ class Books:
             self.pending.batch.events.append(line)
         self.pending.published.append((line, job))
 
+    def next_seq(self) -> int:
+        """A number of the history for something that is no event of a job."""
+        self._last_seq += 1
+        return self._last_seq
+
     def charge(self, allocation: Allocation) -> None:
         """Write an allocation down: when it begins, and again when it ends."""
         self.pending.batch.allocations.append(allocation)

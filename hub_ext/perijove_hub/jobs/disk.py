@@ -47,7 +47,7 @@ class Disk:
     async def _ask_about_the_past(self) -> None:
         ended, before = tuple(state for state in State if state.ended), None
         while True:
-            page = Page(ended, limit=1000, before=before, members=True)
+            page = Page(ended, limit=1000, before=before, members=True, run="any")
             some = await asyncio.to_thread(self._core.database.jobs, page)
             await self._ask(job for job in some if self._counts(job))
             if len(some) < 1000:

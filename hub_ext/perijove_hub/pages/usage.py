@@ -145,7 +145,7 @@ def _line(name: str | None, row: Usage) -> tuple[str, list[str]]:
 
 async def _efficiency(controller: Controller, caller: Caller) -> tuple[int, Markup | None]:
     ended = (State.SUCCEEDED, State.FAILED)
-    page = Page(ended, None if caller.admin else caller.name, limit=MEASURED, members=True)
+    page = Page(ended, None if caller.admin else caller.name, limit=MEASURED, members=True, run="any")
     rows = await asyncio.to_thread(controller.database.jobs, page)
     jobs = [job for job in rows if job.started is not None]
     if not jobs:

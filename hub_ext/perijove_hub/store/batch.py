@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from perijove.model import Job, JobEvent, State
 from perijove_hub.accounting import Allocation
+from perijove_hub.store.workflow_rows import Flows
 
 
 @dataclass(slots=True)
@@ -24,6 +25,8 @@ class Batch:
     """Whole rows of jobs whose spec changed; written before `changed`."""
     removed: list[int] = field(default_factory=list)
     """Jobs whose row, members and history go; what they were charged stays."""
+    flows: Flows = field(default_factory=Flows)
+    """Of workflows."""
     number: int | None = None
     """Given by the database at the first try: a second one of a batch that was written changes nothing."""
 
@@ -39,6 +42,7 @@ class Batch:
             or self.allocations
             or self.respecified
             or self.removed
+            or self.flows
         )
 
     def of(self, job: int) -> Batch:
@@ -51,23 +55,25 @@ class Batch:
             allocations=[allocation for allocation in self.allocations if allocation.job == job],
             respecified=_only(self.respecified, job),
             removed=[removed for removed in self.removed if removed == job],
+            flows=self.flows.of(job),
         )
 
     @property
     def last_job(self) -> int:
         """The highest id that is taken by it, those reserved for members included."""
-        return max((_last_id(job) for job in self.new.values()), default=0)
+        return max(self.flows.last_id, max((_last_id(job) for job in self.new.values()), default=0))
 
     @property
     def last_seq(self) -> int:
         """The highest number of an event in it."""
-        return max((event.seq for event in self.events), default=0)
+        return max(self.flows.last_seq, max((event.seq for event in self.events), default=0))
 
     def jobs(self) -> list[int]:
-        """The jobs it is about, new ones first."""
+        """The jobs and runs it is about, new jobs first."""
         ids = [*self.new, *self.respecified, *self.changed, *self.removed]
         ids += [event.job for event in self.events]
         ids += [allocation.job for allocation in self.allocations]
+        ids += self.flows.numbers()
         return list(dict.fromkeys(ids))
 
 
@@ -87,6 +93,8 @@ class Page:
     before: int | None = None
     project: str | None = None
     members: bool = False
+    run: int | Literal["any", "none"] = "none"
+    """Steps of that run of a workflow; ``any``: steps too, ``none``: no steps."""
 
 
 def _last_id(job: Job) -> int:

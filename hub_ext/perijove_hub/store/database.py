@@ -42,6 +42,7 @@ from perijove_hub.store.tables import file as _file
 from perijove_hub.store.tables import job as _job
 from perijove_hub.store.tables import lease as _lease
 from perijove_hub.store.tables import submission as _submission
+from perijove_hub.store.workflow_queries import Workflows
 from perijove_hub.store.writing import ByColumn, ByRow, Writer
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class Database:
         self.engine = open_engine(url)
         self.postgresql = is_postgresql(self.engine)
         self.lease = queries_for(postgresql=self.postgresql)
+        self.workflows = Workflows(self.engine)
         self._writer = Writer(ByColumn() if self.postgresql else ByRow())
         self._fence: int | None = None
         self._number = 0

@@ -32,6 +32,10 @@ def page_queries(page: Page) -> list[Select[Any]]:
         query = query.where(job.c.array_id == page.array)
     elif not page.members:
         query = query.where(job.c.array_id.is_(None))
+    if page.run == "none":
+        query = query.where(job.c.run.is_(None))
+    elif page.run != "any":
+        query = query.where(job.c.run == page.run)
     for column, value in (
         (job.c.owner, page.owner),
         (job.c.name, page.name),

@@ -25,6 +25,7 @@ COLUMNS = (
     "array_task",
     "partition",
     "archived",
+    "run",
 )
 """Columns of a job's row that are fields of :class:`perijove.model.Job`."""
 INSERTED = (*COLUMNS[:4], "final", *COLUMNS[4:], "project", "spec", "detail")
@@ -46,7 +47,7 @@ _IN_DETAIL = (
     "requeue_requested",
 )
 """Fields without a column that are left out where they are empty or zero."""
-_IN_DETAIL_UNLESS_NONE = ("allocated", "suspended_at", "progress", "rerun_of", "image_digest", "run", "step")
+_IN_DETAIL_UNLESS_NONE = ("allocated", "suspended_at", "progress", "rerun_of", "image_digest", "step")
 
 
 def row_of(job: Job) -> tuple[Any, ...]:
@@ -68,6 +69,7 @@ def row_of(job: Job) -> tuple[Any, ...]:
         job.array_task,
         job.partition,
         job.archived,
+        job.run,
         job.spec.project,
         job.spec.model_dump_json(exclude_unset=True),
         _json(detail_of(job)),

@@ -38,6 +38,8 @@ class JobRow(SQLModel, table=True):
     project: str | None = None
     partition: str | None = None
     archived: bool = False
+    run: int | None = Field(sa_column=Column(BigInteger))
+    """Of a workflow, whose step it is."""
     spec: str = Field(sa_column=Column(Text, nullable=False))
     """The JobSpec as JSON, only the fields that were given."""
     detail: Any = Field(sa_column=Column(JSON, nullable=False))
@@ -173,8 +175,10 @@ label = SQLModel.metadata.tables["label"]
 file = SQLModel.metadata.tables["file"]
 submission = SQLModel.metadata.tables["submission"]
 
-# Lists show groups as one row: members, of which there may be many more, are in none of their indexes.
-_top = job.c.array_id.is_(None)
+# Lists show groups as one row: members, of which there may be many more, are in none of their indexes. Nor
+# are steps of workflows, which are listed by their run.
+_plain = job.c.array_id.is_(None)
+_top = and_(_plain, job.c.run.is_(None))
 _partial("ix_job_top", job.c.id, where=_top)
 _partial("ix_job_owner", job.c.owner, job.c.id, where=_top)
 _partial("ix_job_owner_name", job.c.owner, job.c.name, job.c.id, where=_top)
@@ -183,9 +187,10 @@ _partial("ix_job_project", job.c.project, job.c.id, where=and_(_top, job.c.proje
 _partial("ix_job_final", job.c.final, job.c.id, where=_top)
 _partial("ix_job_owner_final", job.c.owner, job.c.final, job.c.id, where=_top)
 _partial("ix_job_array", job.c.array_id, job.c.array_task, where=job.c.array_id.is_not(None))
+_partial("ix_job_run", job.c.run, job.c.id, where=job.c.run.is_not(None))
 _partial("ix_job_live", job.c.id, where=job.c.final.is_(None))
 
-_partial("ix_job_kept", job.c.archived, job.c.ended, job.c.id, where=and_(_top, job.c.final.is_not(None)))
+_partial("ix_job_kept", job.c.archived, job.c.ended, job.c.id, where=and_(_plain, job.c.final.is_not(None)))
 
 Index("ix_allocation_began", allocation.c.began)
 _partial("ix_allocation_open", allocation.c.began, where=allocation.c.ended.is_(None))

@@ -15,6 +15,8 @@ from sqlalchemy.dialects import postgresql
 
 from perijove.model import Job
 from perijove_hub.store import rows, tables
+from perijove_hub.store import workflow_rows as lines
+from perijove_hub.store import workflow_tables as flows
 from perijove_hub.store.batch import Batch
 
 Rows = Sequence[tuple[Any, ...]]
@@ -123,8 +125,8 @@ class Writer:
         def insert(table: Table, columns: Sequence[str], conflict: str = "") -> Statement:
             return Statement(form, form.insert(table, columns, conflict), table, columns)
 
-        def update(columns: Sequence[str]) -> Statement:
-            return Statement(form, form.update(tables.job, columns), tables.job, columns)
+        def update(columns: Sequence[str], table: Table = tables.job) -> Statement:
+            return Statement(form, form.update(table, columns), table, columns)
 
         def delete(table: Table, column: str) -> Statement:
             return Statement(form, form.delete(table, column), table, [column])
@@ -146,6 +148,15 @@ class Writer:
             delete(tables.active, "job"),
             delete(tables.job, "id"),
         ]
+        self._insert_run = insert(flows.run, lines.RUN_INSERTED)
+        self._update_run = update((*lines.RUN_UPDATED, "id"), flows.run)
+        self._put_step = insert(flows.step, lines.STEP, _replacing(lines.STEP, ("run", "step", "item")))
+        self._put_result = insert(flows.result, lines.RESULT, _replacing(lines.RESULT, ("key", "owner")))
+        self._forget_runs = [
+            delete(flows.step, "run"),
+            delete(flows.result, "run"),
+            delete(flows.run, "id"),
+        ]
 
     def write(self, cursor: Any, batch: Batch, members: Iterable[int] = ()) -> None:
         """Write all of `batch` by a cursor of the driver, in the transaction it is in.
@@ -165,6 +176,16 @@ class Writer:
         self._insert_submission.run(cursor, (tuple(row[c] for c in SUBMITTED) for row in batch.submissions))
         for statement in self._forget:
             statement.run(cursor, _keys([*batch.removed, *members]))
+        if batch.flows:
+            self._write_flows(cursor, batch.flows)
+
+    def _write_flows(self, cursor: Any, given: lines.Flows) -> None:
+        self._insert_run.run(cursor, (lines.run_row(run, text) for run, text in given.new.values()))
+        self._update_run.run(cursor, map(lines.run_update, given.changed.values()))
+        self._put_step.run(cursor, map(lines.step_row, given.steps.values()))
+        self._put_result.run(cursor, map(lines.result_row, given.results.values()))
+        for statement in self._forget_runs:
+            statement.run(cursor, _keys(given.removed))
 
     def _follow(self, cursor: Any, changed: dict[int, Job], new: dict[int, Job]) -> None:
         idle = [job.id for job in changed.values() if not rows.is_active(job)]
@@ -182,6 +203,11 @@ def _given(table: Table, columns: Sequence[str]) -> str:
     # In binary form: as text, an array's quoting takes five times as long.
     arrays = ", ".join(f"%b::{kind_of(table, name)}[]" for name in columns)
     return f"unnest({arrays}) AS given ({_names(columns)})"
+
+
+def _replacing(columns: Sequence[str], keys: Sequence[str]) -> str:
+    changed = ", ".join(f'"{name}" = excluded."{name}"' for name in columns if name not in keys)
+    return f"ON CONFLICT ({_names(keys)}) DO UPDATE SET {changed}"
 
 
 def _names(columns: Sequence[str]) -> str:

@@ -147,6 +147,8 @@ class Run(Record):
     fail_fast: bool = False
     cache: str = "use"
     """``use``, ``refresh`` (run all, and keep the results) or ``off``."""
+    labels: dict[str, str] = {}
+    """Of all its jobs, beside the steps' own."""
     pinned: bool = False
     """Its results are kept whatever else is collected."""
     kill_requested: bool = False
