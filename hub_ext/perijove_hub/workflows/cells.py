@@ -30,6 +30,7 @@ _ESCAPE = re.compile(r"^[ \t]*[%!?,;/]|=[ \t]*[%!]|\?[ \t]*$", re.MULTILINE)
 """What IPython may make a call of; it reads the whole cell again for each."""
 _PYTHON_BODY = re.compile(r"\s*%%(?:time|capture)\b[^\n]*\n")
 """Cell magics that run the rest of the cell as Python."""
+_UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError, IndexError)
 _SOURCE = "<perijove: cell>"
 _MODES = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
@@ -67,6 +68,28 @@ def code_of(notebook: bytes | Mapping[str, Any]) -> dict[str, Any]:
     return code
 
 
+def python_cell(notebook: bytes | Mapping[str, Any], tag: str) -> ast.Module | None:
+    """The first code cell that bears `tag`, parsed; an empty module when none does.
+
+    None when its kernel is not Python's, or it cannot be parsed. Raises as :func:`code_of`.
+    """
+    document = _document(notebook)
+    metadata = _object(document.get("metadata"))
+    if not _is_python(_object(metadata.get("kernelspec")), _object(metadata.get("language_info"))):
+        return None
+    cells = document.get("cells")
+    if document.get("nbformat") != 4 or not isinstance(cells, list):
+        return None
+    sources = [_source(cell) for cell in cells if tag in _tags(cell) and cell.get("cell_type") == "code"]
+    source = sources[0] if sources else ""
+    if _too_long(source):
+        return None
+    try:
+        return _tree(_transformer().transform_cell(source))
+    except _UNREADABLE:
+        return None
+
+
 def normalised(source: str, transformer: TransformerManager | None = None) -> str:
     """A Python cell without comments and formatting; as it is where that is not possible.
 
@@ -75,7 +98,7 @@ def normalised(source: str, transformer: TransformerManager | None = None) -> st
     """
     transformer = transformer or _transformer()
     plain = _trimmed(source)
-    if len(source) > _LONGEST or len(source) * len(_ESCAPE.findall(source)) > _MOST:
+    if _too_long(source):
         return plain
     if match := _PYTHON_BODY.match(source):
         return match[0].strip() + "\n" + normalised(source[match.end() :], transformer)
@@ -86,8 +109,12 @@ def normalised(source: str, transformer: TransformerManager | None = None) -> st
         # The way back shows that nothing was lost; before Python 3.12 some f-strings have no other form.
         faithful = ast.dump(_tree(text)) == ast.dump(tree)
         return text + (";" if text and _silent(python) else "") if faithful else plain
-    except (SyntaxError, ValueError, RecursionError, MemoryError, IndexError):
+    except _UNREADABLE:
         return plain
+
+
+def _too_long(source: str) -> bool:
+    return len(source) > _LONGEST or len(source) * len(_ESCAPE.findall(source)) > _MOST
 
 
 def _trimmed(source: str) -> str:
