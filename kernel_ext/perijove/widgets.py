@@ -181,23 +181,7 @@ class WidgetView(HtmlView):
         self._closed = False
 
     def _button(self, text: str, tooltip: str, style: str, act: Callable[[], Any]) -> Any:
-        import ipywidgets as w
-
-        button = w.Button(
-            description=text, tooltip=tooltip, button_style=style, layout=w.Layout(width="auto")
-        )
-
-        def clicked(_: Any) -> None:
-            try:
-                act()
-            except PerijoveError as error:
-                self._said.value = escape(str(error))
-            else:
-                self._said.value = f"{escape(text)}: asked"
-
-        button.on_click(clicked)
-        _answer_while_busy(button)
-        return button
+        return acting_button(text, tooltip, style, act, self._said)
 
     def open(self) -> None:
         self._refresh()
@@ -280,6 +264,25 @@ class WidgetView(HtmlView):
             widget.close()
 
 
+def acting_button(text: str, tooltip: str, style: str, act: Callable[[], Any], said: Any) -> Any:
+    """A button that calls `act`, also while a cell runs; what comes of it is shown in the widget `said`."""
+    import ipywidgets as w
+
+    button = w.Button(description=text, tooltip=tooltip, button_style=style, layout=w.Layout(width="auto"))
+
+    def clicked(_: Any) -> None:
+        try:
+            act()
+        except PerijoveError as error:
+            said.value = escape(str(error))
+        else:
+            said.value = f"{escape(text)}: asked"
+
+    button.on_click(clicked)
+    _answer_while_busy(button)
+    return button
+
+
 def _answer_while_busy(button: Any) -> None:
     """Let clicks be handled while the cell that waits for the job keeps the kernel's main thread busy.
 
@@ -290,4 +293,4 @@ def _answer_while_busy(button: Any) -> None:
         button.comm._reply_subshell_for = lambda _data, chosen: chosen
 
 
-__all__ = ["HtmlView", "TextView", "View", "WidgetView", "format_duration", "view_of"]
+__all__ = ["HtmlView", "TextView", "View", "WidgetView", "acting_button", "format_duration", "view_of"]
