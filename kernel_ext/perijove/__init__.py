@@ -21,6 +21,7 @@ from perijove.version import __version__
 if TYPE_CHECKING:
     from perijove.client import AsyncClient
     from perijove.connection import NotConnectedError
+    from perijove.dask_cluster import DaskCluster
     from perijove.handle import AsyncJob, JobFailedError
     from perijove.model.errors import (
         ConflictError,
@@ -37,13 +38,17 @@ if TYPE_CHECKING:
     from perijove.model.spec import JobSpec
     from perijove.model.states import State
     from perijove.reporting import progress, record
+    from perijove.runs import AsyncRun
     from perijove.sync import Client, Job
+    from perijove.sync_runs import Run
 
 __all__ = [
     "AsyncClient",
     "AsyncJob",
+    "AsyncRun",
     "Client",
     "ConflictError",
+    "DaskCluster",
     "ForbiddenError",
     "InvalidSpecError",
     "Job",
@@ -53,6 +58,7 @@ __all__ = [
     "NotFoundError",
     "OperatorError",
     "PerijoveError",
+    "Run",
     "State",
     "TooLargeError",
     "UnauthorizedError",
@@ -66,16 +72,20 @@ __all__ = [
     "progress",
     "record",
     "run",
+    "run_workflow",
     "share",
     "submit",
     "top",
     "unload_ipython_extension",
     "usage",
+    "workflow",
+    "workflows",
 ]
 
 _HOMES = {
     "client": ("AsyncClient",),
     "connection": ("NotConnectedError",),
+    "dask_cluster": ("DaskCluster",),
     "handle": ("AsyncJob", "JobFailedError"),
     "model.errors": (
         "ConflictError",
@@ -92,7 +102,9 @@ _HOMES = {
     "model.spec": ("JobSpec",),
     "model.states": ("State",),
     "reporting": ("progress", "record"),
+    "runs": ("AsyncRun",),
     "sync": ("Client", "Job"),
+    "sync_runs": ("Run",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 _client: Client | None = None
@@ -143,6 +155,24 @@ def job(job_id: int | str) -> Job:
 def jobs(**filters: Any) -> list[Job]:
     """Jobs, newest first; see :meth:`perijove.sync.Client.jobs`."""
     return default_client().jobs(**filters)
+
+
+def run_workflow(workflow: Any, parameters: dict[str, Any] | None = None, **how: Any) -> Run:
+    """Start a run of a workflow: a YAML or JSON file, or a :class:`Workflow`.
+
+    See :meth:`perijove.Client.run_workflow`.
+    """
+    return default_client().run_workflow(workflow, parameters, **how)
+
+
+def workflow(run_id: int | str) -> Run:
+    """A run of a workflow by its id, from any notebook and at any time later."""
+    return default_client().workflow(run_id)
+
+
+def workflows(**filters: Any) -> list[Run]:
+    """Runs of workflows, newest first; see :meth:`perijove.Client.workflows`."""
+    return default_client().workflows(**filters)
 
 
 def usage(by: str | list[str] = "owner", **options: Any) -> list[dict[str, Any]]:

@@ -7,18 +7,13 @@ submitting needs no more than the standard library and httpx. :mod:`perijove.syn
 
 from __future__ import annotations
 
-import asyncio
-import json
-import secrets
-import time
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from perijove.events import PATIENCE, Event, read_events
-from perijove.model.errors import UnavailableError
-from perijove.site import Document, SiteRequests
-from perijove.transport import BrokenOffError
+from perijove.site import Document
+from perijove.workflow_requests import WorkflowRequests
 
 if TYPE_CHECKING:
     from perijove.handle import AsyncJob
@@ -30,7 +25,7 @@ CHUNK = 1 << 20
 """Bytes of a log asked for at once."""
 
 
-class AsyncClient(SiteRequests):
+class AsyncClient(WorkflowRequests):
     """Talks to one service. Use it as an async context manager, or call :meth:`close`.
 
     Without arguments the service is found as :func:`perijove.connection.find_connection` says. `trace` is
@@ -44,28 +39,12 @@ class AsyncClient(SiteRequests):
 
         Raises :class:`~perijove.model.InvalidSpecError` that names the fields at fault.
         """
-        return self._job(await self._post_once("/jobs", _document(spec)))
+        return self._job(await self.post_once("/jobs", _document(spec)))
 
     async def submit_many(self, specs: Iterable[Mapping[str, Any] | JobSpec]) -> list[AsyncJob]:
         """Submit jobs together: all are accepted or none is."""
-        records = await self._post_once("/jobs/bulk", [_document(spec) for spec in specs])
+        records = await self.post_once("/jobs/bulk", [_document(spec) for spec in specs])
         return [self._job(record) for record in records]
-
-    async def _post_once(self, path: str, body: Any) -> Any:
-        """Post so that a connection that breaks before the answer leads neither to no job nor to two."""
-        headers = {"Content-Type": "application/json", "Idempotency-Key": secrets.token_urlsafe(16)}
-        content, give_up, pause = json.dumps(body).encode(), time.monotonic() + self._timeout, 0.1
-        while True:
-            try:
-                return await self.request_json("POST", path, content=content, headers=headers)
-            except BrokenOffError:
-                if time.monotonic() > give_up:
-                    raise
-            except UnavailableError:
-                if pause == 0.1 or time.monotonic() > give_up:
-                    raise
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, 2.0)
 
     async def job(self, job_id: int | str) -> AsyncJob:
         """The job ``12``, or ``12_7`` for a member of an array."""
@@ -132,7 +111,7 @@ class AsyncClient(SiteRequests):
 
     async def rerun(self, job_id: int | str) -> AsyncJob:
         """Submit an ended job once more, as a new one."""
-        return self._job(await self._post_once(f"{_job_path(job_id)}/rerun", None))
+        return self._job(await self.post_once(f"{_job_path(job_id)}/rerun", None))
 
     async def purge(self, job_id: int | str) -> None:
         """Remove all that is kept of an ended job but its accounting."""

@@ -7,10 +7,7 @@ loop of its own, which works beside a notebook's own running loop.
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
 from collections.abc import (
-    AsyncGenerator,
     Callable,
     Coroutine,
     Generator,
@@ -19,11 +16,13 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from perijove.client import AsyncClient
 from perijove.handle import AsyncJob
+from perijove.loop import LOOP, iterate
 from perijove.reading import Record
+from perijove.sync_workflows import WorkflowCalls
 from perijove.waiting import Explanation
 
 if TYPE_CHECKING:
@@ -31,56 +30,6 @@ if TYPE_CHECKING:
     from perijove.connection import Connection
     from perijove.model import JobSpec
     from perijove.site import Document
-
-T = TypeVar("T")
-
-
-class LoopThread:
-    """An event loop on a daemon thread, started when first needed and anew in a forked child."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._pid = 0
-
-    def run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
-        """What `coroutine` returns. An interrupt from the keyboard cancels it."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop())
-        try:
-            return future.result(timeout)
-        except BaseException:
-            future.cancel()
-            raise
-
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The running loop."""
-        with self._lock:
-            if self._loop is None or self._pid != os.getpid():
-                self._loop, self._pid = asyncio.new_event_loop(), os.getpid()
-                threading.Thread(target=self._loop.run_forever, name="perijove-client", daemon=True).start()
-            return self._loop
-
-
-LOOP = LoopThread()
-
-
-def iterate(items: AsyncGenerator[T, None]) -> Iterator[T]:
-    """The items of an asynchronous generator, each fetched when asked for."""
-
-    async def following() -> tuple[bool, T | None]:
-        try:
-            return True, await anext(items)
-        except StopAsyncIteration:
-            return False, None
-
-    try:
-        while True:
-            more, item = LOOP.run(following())
-            if not more:
-                return
-            yield item  # type: ignore[misc]
-    finally:
-        LOOP.run(items.aclose())
 
 
 class Job(Record):
@@ -244,7 +193,7 @@ class Job(Record):
         printer.text(repr(self))
 
 
-class Client:
+class Client(WorkflowCalls):
     """Talks to one service; found as :func:`perijove.connection.find_connection` says unless given."""
 
     def __init__(
@@ -350,3 +299,6 @@ class Client:
     def projects(self) -> list[Document]:
         """One's projects, with what they may use and have used."""
         return LOOP.run(self.async_client.projects())
+
+
+__all__ = ["LOOP", "Client", "Job", "iterate"]

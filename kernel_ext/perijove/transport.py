@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -80,6 +82,22 @@ class Transport:
             raise OperatorError(
                 f"{self.url} does not answer like a Perijove service ({method} {path})"
             ) from error
+
+    async def post_once(self, path: str, body: Any) -> Any:
+        """Post so that a connection that breaks before the answer leads neither to no job nor to two."""
+        headers = {"Content-Type": "application/json", "Idempotency-Key": secrets.token_urlsafe(16)}
+        content, give_up, pause = json.dumps(body).encode(), time.monotonic() + self._timeout, 0.1
+        while True:
+            try:
+                return await self.request_json("POST", path, content=content, headers=headers)
+            except BrokenOffError:
+                if time.monotonic() > give_up:
+                    raise
+            except UnavailableError:
+                if pause == 0.1 or time.monotonic() > give_up:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 2.0)
 
     async def request(
         self,

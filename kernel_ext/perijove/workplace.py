@@ -37,9 +37,15 @@ def _shared_directory(
     fields: Mapping[str, Any], launchers: Iterable[str], env: Mapping[str, str]
 ) -> str | None:
     try:
-        here = Path.cwd()
+        return shared_directory(Path.cwd(), fields, launchers, env)
     except OSError:
         return None
+
+
+def shared_directory(
+    here: Path, fields: Mapping[str, Any], launchers: Iterable[str], env: Mapping[str, str]
+) -> str | None:
+    """`here`, if a job of `fields` will find it; else None."""
     known = {fields["launcher"]} if "launcher" in fields else set(launchers)
     if known and known <= PLAIN_LAUNCHERS and "image" not in fields:
         return str(here)

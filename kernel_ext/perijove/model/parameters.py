@@ -117,9 +117,8 @@ def parameter_values(parameters: Mapping[str, Parameter], given: Mapping[str, An
     errors = []
     for name in given.keys() - parameters.keys():
         near = get_close_matches(name, parameters, n=1)
-        meant = f"; did you mean '{near[0]}'?" if near else ""
-        known = ", ".join(parameters) or "none"
-        errors.append(FieldError(f"parameters.{name}", "", f"no such parameter{meant or f'; there are: {known}'}"))
+        hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(parameters) or 'none'}"
+        errors.append(FieldError(f"parameters.{name}", "", f"no such parameter; {hint}"))
     values = {}
     for name, known_one in parameters.items():
         if name not in given:

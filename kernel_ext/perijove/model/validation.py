@@ -146,7 +146,7 @@ def _value(detail: ErrorDetails, place: Sequence[int | str]) -> str:
     value, names = detail["input"], [part for part in place if isinstance(part, str)]
     if detail["type"] in {"json_invalid", "missing"} or "field" in detail.get("ctx", {}):
         return ""
-    if "env" in names[:-1] and detail["loc"][-1] != "[key]":
+    if "env" in {*names[:1], *names[2:3]} and detail["loc"][-1] != "[key]":  # of a job, of a step
         return ""
     if detail["type"] == "extra_forbidden" and not isinstance(value, int | float):
         return ""  # a misspelt `env` is one too

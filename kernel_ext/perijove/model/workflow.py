@@ -40,8 +40,10 @@ IMPLICIT = {"function": "result", "notebook": "notebook"}
 StepName = Annotated[str, StringConstraints(pattern=STEP_NAME)]
 
 _INPUT = re.compile(
-    r"(file|dir|https?|s3):.+|sha256(-tree)?:[0-9a-f]{64}|jobs:.+|parameters:.+|item(:.+)?", re.S
+    r"(file|dir|https?|s3):.+|sha256(-tree)?:[0-9a-f]{64}|jobs:.+|parameters:.+|item(:.+)?|index", re.S
 )
+REFERENCES = ("jobs:", "parameters:", "item", "index")
+"""How references begin."""
 INPUT = (
     "must be a file:PATH, dir:PATH, http(s) or s3 URL, digest, jobs:STEP/OUTPUT, parameters:NAME or item, "
     'a {"value": JSON}, or a list of those'
@@ -85,7 +87,7 @@ def _input(value: Any) -> Any:
         return _json(value)
     if not isinstance(value, str) or not _INPUT.fullmatch(value):
         raise ValueError(INPUT)
-    if value.startswith(("jobs:", "parameters:", "item")):
+    if value.startswith(REFERENCES):
         return str(Reference.parse(value))
     return value
 
@@ -250,7 +252,7 @@ def _of_input(place: Any) -> Iterator[Reference]:
     if isinstance(place, list):
         for part in place:
             yield from _of_input(part)
-    elif isinstance(place, str) and place.startswith(("jobs:", "parameters:", "item")):
+    elif isinstance(place, str) and place.startswith(REFERENCES):
         yield Reference.parse(place)
 
 
