@@ -92,6 +92,29 @@ JOB_DIRECTORY = "/run/perijove"
 """Where a container finds its job directory."""
 
 
+ARCHIVE = "archive:"
+"""What the name of an image begins with that is an archive in the store; its digest follows."""
+
+
+ARCHIVES = "localhost/perijove/archive:"
+"""What the names of such images begin with on engines. They are the agents' alone: a job that names one itself
+is refused by the service."""
+
+
+class Archive(Protocol):
+    """An archive of an image that lies elsewhere; it is fetched when it is needed."""
+
+    @property
+    def digest(self) -> str:
+        """Of the file, ``sha256:...``."""
+
+    async def size(self) -> int:
+        """Bytes; :class:`LaunchError` when it cannot be had."""
+
+    async def fetch(self, path: Path) -> None:
+        """Copy it to the new file `path`; :class:`LaunchError` when it cannot be had."""
+
+
 class Phase(StrEnum):
     """What an engine says of an attempt."""
 
@@ -172,6 +195,13 @@ class Launcher(Protocol):
 
         `say` takes a sentence for people on what is being done (``pulling image X``). Slow, idempotent,
         and called before :meth:`start`, which never fetches. :class:`ImageMissingError` when it cannot.
+        """
+
+    async def load(self, archive: Archive, say: Callable[[str], None]) -> str:
+        """Have the image in `archive` on the engine, under a name made of its digest; that name.
+
+        Only called with the feature ``archives``, before :meth:`prepare`; idempotent. Whatever names the
+        archive holds are not given to it. :class:`LaunchError` when it is none that can be loaded.
         """
 
     async def start(self, launch: Launch) -> None:

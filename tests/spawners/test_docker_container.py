@@ -161,7 +161,7 @@ def test_options_are_read() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("pul", "never", "unknown engine option 'pul'; known are network, pids_limit"),
+        ("pul", "never", "unknown engine option 'pul'; known are archive_limit, network, pids_limit"),
         ("pull", "always", "pull='always': must be one of missing, never"),
         ("network", "macvlan", "network='macvlan': must be one of bridge, host, none, user"),
         ("pids_limit", "many", "pids_limit='many'"),

@@ -252,6 +252,7 @@ class JobSpec(JobOptions):
 
 
 FEATURES: dict[str, str] = {
+    "archives": "images given as archives",
     "constraints": "node constraints",
     "cpu": "CPU limits",
     "devices": "resources that are devices",

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from perijove.model import Attempt, OperatorError
+from perijove.model import Attempt, OperatorError, parse_size
 from perijove_spawners.containers.log_records import Decode
+from perijove_spawners.containers.program import OwnProgram, program
 from perijove_spawners.launcher import JOB_DIRECTORY, Launch, LaunchError, Mount
 
 INSTALLATION = "perijove.installation"
@@ -19,6 +20,8 @@ DIRECTORY = "perijove.directory"
 PORTS = "perijove.ports"
 NETWORK = "perijove.network"
 PROBE = "perijove.probe"
+
+_NOTHING = OwnProgram()
 
 Pull = Literal["missing", "never"]
 NETWORKS = frozenset({"none", "bridge", "host", "user"})
@@ -36,6 +39,8 @@ class EngineOptions:
     """Seconds an image may take to arrive."""
     pids_limit: int = 4096
     """Processes and threads of one job."""
+    archive_limit: int = 20 << 30
+    """Bytes of an image that a user gives as an archive, unpacked."""
 
     @classmethod
     def parse(cls, options: Mapping[str, str], *, url: str) -> EngineOptions:
@@ -46,6 +51,7 @@ class EngineOptions:
             "pull": _one_of("missing", "never"),
             "pull_timeout": float,
             "pids_limit": int,
+            "archive_limit": parse_size,
         }
         values: dict[str, Any] = {"url": url}
         for name, text in options.items():
@@ -99,7 +105,7 @@ def owner_network(installation: str, owner: str) -> str:
 
 def network_mode(launch: Launch, installation: str, default: str) -> str:
     """The engine's word for the network of `launch`."""
-    wanted = launch.network or default
+    wanted = "none" if launch.sealed else launch.network or default
     return owner_network(installation, launch.owner) if wanted == "user" else wanted
 
 
@@ -123,10 +129,12 @@ def create_body(
     options: EngineOptions,
     dialect: Dialect,
     identity: Sequence[Mount] = (),
+    own: OwnProgram = _NOTHING,
 ) -> dict[str, Any]:
-    """The container of `launch`; the image's entry point is not run, a job's command is all there is.
+    """The container of `launch`.
 
-    `identity` are account files mounted over the image's. :class:`LaunchError` without an image.
+    `identity` are account files mounted over the image's, `own` is what the image runs by itself.
+    :class:`LaunchError` without an image.
     """
     if not launch.image:
         raise LaunchError(f"job {launch.attempt} names no image")
@@ -134,8 +142,7 @@ def create_body(
     network = network_mode(launch, installation, options.network)
     return {
         "Image": launch.image,
-        "Entrypoint": list(launch.command) or None,
-        "Cmd": [],
+        **program(launch, own),
         "Env": [f"{key}={value}" for key, value in {**dialect.env, **launch.env}.items()],
         "User": f"{account.uid}:{account.gid}",
         "WorkingDir": launch.cwd,
@@ -154,6 +161,7 @@ def create_body(
             "LogConfig": dict(dialect.log),
             **_limits(launch),
             **_devices(launch, dialect),
+            **_sealing(launch),
         },
     }
 
@@ -171,6 +179,16 @@ def bind(mount: Mount) -> dict[str, Any]:
 
 def _job_directory(launch: Launch) -> Mount:
     return Mount(str(launch.directory / "job"), JOB_DIRECTORY)
+
+
+def _sealing(launch: Launch) -> dict[str, Any]:
+    """Of a sealed job: an image that cannot be written, and a ``/tmp`` in memory, half of the job's."""
+    if not launch.sealed:
+        return {}
+    size = launch.memory // 2
+    taken = any(mount.target == "/tmp" for mount in launch.mounts)  # noqa: S108 -- the job's own
+    tmpfs = {} if taken else {"/tmp": f"rw,nosuid,nodev,mode=1777,size={size}"}  # noqa: S108
+    return {"ReadonlyRootfs": True, "Tmpfs": tmpfs}
 
 
 def _limits(launch: Launch) -> dict[str, int]:

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
+from perijove.model import format_size
+from perijove_spawners.containers.archives import ImageArchive
 from perijove_spawners.containers.connection import Connection, FaultError, RefusedError, plain
 from perijove_spawners.containers.container import INSTALLATION, PROBE, EngineOptions
 from perijove_spawners.containers.identity import FILES, LARGEST, from_archive
-from perijove_spawners.launcher import ImageMissingError, LaunchError
+from perijove_spawners.containers.program import SHELL, OwnProgram
+from perijove_spawners.launcher import ARCHIVES, Archive, ImageMissingError, LaunchError
 
 FRESH = 5.0
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image that is present."""
+
+    id: str
+    own: OwnProgram
 
 
 class Images:
@@ -24,46 +40,52 @@ class Images:
     def __init__(self, connection: Connection, options: EngineOptions) -> None:
         self._connection = connection
         self._options = options
-        self._ids: dict[str, tuple[float, str]] = {}
+        self._found: dict[str, tuple[float, Image]] = {}
+        self._shells: dict[str, bool] = {}
+        """By image id: whether there is a shell."""
         self._pulls: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def id_of(self, reference: str) -> str | None:
-        """The id of the image present under `reference`; None when there is none.
+    async def find(self, reference: str) -> Image | None:
+        """The image present under `reference`; None when there is none.
 
         Believed for :data:`FRESH` seconds; creating a container of an image gone by then is refused.
         """
         check_reference(reference)
-        at, found = self._ids.get(reference, (0.0, ""))
+        at, found = self._found.get(reference, (0.0, None))
         if time.monotonic() < at + FRESH:
             return found
-        present = await self._ask_id(reference)
+        present = await self._ask(reference)
         if present:
-            self._ids[reference] = time.monotonic(), present
+            self._found[reference] = time.monotonic(), present
         else:
-            self._ids.pop(reference, None)
+            self._found.pop(reference, None)
         return present
 
-    async def _ask_id(self, reference: str) -> str | None:
+    async def _ask(self, reference: str) -> Image | None:
         try:
             image = await self._connection.quick(lambda: self._connection.api.inspect_image(reference))
         except RefusedError as error:
             if error.status == 404:
                 return None
             raise
-        return str(image["Id"])
+        config = image.get("Config") or {}
+        own = OwnProgram(tuple(config.get("Entrypoint") or ()), tuple(config.get("Cmd") or ()))
+        return Image(str(image["Id"]), own)
 
     async def provide(self, reference: str, say: Callable[[str], None]) -> None:
         """Have `reference` on the engine: pull it when it is not there and the operator lets us.
 
         :class:`ImageMissingError` says why it cannot be had. Pulled once, however many wait for it.
         """
-        if await self.id_of(reference):
+        if await self.find(reference):
             return
+        if reference.startswith(ARCHIVES):
+            raise ImageMissingError(f"image {reference} is not on this node any more")
         if self._options.pull == "never":
             raise ImageMissingError(f"image {reference} is not on this node, and nothing is pulled here")
         say(f"pulling image {reference}")
         async with self._pulls.setdefault(reference, asyncio.Lock()):
-            if not await self.id_of(reference):
+            if not await self.find(reference):
                 await self._pull(reference)
 
     async def _pull(self, reference: str) -> None:
@@ -74,8 +96,55 @@ class Images:
             raise ImageMissingError(f"image {reference} cannot be pulled: {error}") from error
         except TimeoutError:
             raise ImageMissingError(f"image {reference} did not arrive within {limit:g} s") from None
-        if not await self.id_of(reference):
+        if not await self.find(reference):
             raise ImageMissingError(f"image {reference} was pulled and is not there")
+
+    async def load(self, archive: Archive, folder: Path, say: Callable[[str], None]) -> str:
+        """Have the image in `archive` on the engine; the name it has there. `folder` holds it meanwhile."""
+        name = f"{ARCHIVES}{archive.digest.removeprefix('sha256:')}"
+        async with self._pulls.setdefault(name, asyncio.Lock()):
+            if not await self.find(name):
+                say("loading the image")
+                await self._load(archive, name, folder)
+        return name
+
+    async def _load(self, archive: Archive, name: str, folder: Path) -> None:
+        size, limit = await archive.size(), self._options.archive_limit
+        if size > limit:
+            raise ImageMissingError(
+                f"the image's archive has {format_size(size)}; this node accepts {format_size(limit)} "
+                "(engine option archive_limit)"
+            )
+        arch = str((await self._connection.quick(lambda: self._connection.api.version())).get("Arch") or "")
+        path = folder / secrets.token_hex(8)
+        try:
+            await archive.fetch(path)
+            loaded = await self._connection.slow(lambda: self._load_now(path, name, arch))
+        finally:
+            path.unlink(missing_ok=True)
+        found = await self.find(name)
+        if found is None or found.id.removeprefix("sha256:") != loaded.removeprefix("sha256:"):
+            raise ImageMissingError(f"image {name} was loaded and is not there")
+
+    def _load_now(self, path: Path, name: str, arch: str) -> str:
+        api, archive = self._connection.api, ImageArchive(path, arch=arch, limit=self._options.archive_limit)
+        try:
+            answer = api.post(
+                f"{api.base_url}/v{api.api_version}/images/load",
+                params={"quiet": "true"},
+                data=archive.under(name),
+                headers={"Content-Type": "application/x-tar"},
+                timeout=self._options.pull_timeout,
+            )
+        finally:
+            archive.close()
+        said = [json.loads(line) for line in answer.text.splitlines() if line.startswith("{")]
+        errors = [
+            str(one.get("error") or one.get("message")) for one in said if "error" in one or "message" in one
+        ]
+        if errors or not answer.ok:
+            raise RefusedError(400, f"the image cannot be loaded: {plain('; '.join(errors) or answer.text)}")
+        return archive.image_id
 
     def _pull_now(self, reference: str) -> None:
         for line in self._connection.api.pull(reference, stream=True, decode=True):
@@ -84,6 +153,18 @@ class Images:
 
     async def account_files(self, reference: str, installation: str) -> Mapping[str, str]:
         """The image's ``passwd`` and ``group``, read from a container that is never started."""
+        async with self._probe(reference, installation) as probe:
+            return {name: await self._file(probe, f"/etc/{name}") for name in FILES}
+
+    async def has_shell(self, reference: str, image: Image, installation: str) -> bool:
+        """Whether the image present under `reference` has a shell."""
+        if image.id not in self._shells:
+            async with self._probe(reference, installation) as probe:
+                self._shells[image.id] = await self._is_there(probe, SHELL)
+        return self._shells[image.id]
+
+    @asynccontextmanager
+    async def _probe(self, reference: str, installation: str) -> AsyncIterator[str]:
         api = self._connection.api
         body: dict[str, Any] = {
             "Image": reference,
@@ -92,9 +173,22 @@ class Images:
         }
         made = await self._connection.quick(lambda: api.create_container_from_config(body))
         try:
-            return {name: await self._file(made["Id"], f"/etc/{name}") for name in FILES}
+            yield str(made["Id"])
         finally:
             await self._connection.quick(lambda: api.remove_container(made["Id"], v=True, force=True))
+
+    async def _is_there(self, container: str, path: str) -> bool:
+        def look() -> None:
+            stream, _ = self._connection.api.get_archive(container, path)
+            stream.close()
+
+        try:
+            await self._connection.quick(look)
+        except RefusedError as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
 
     async def _file(self, container: str, path: str) -> str:
         def read() -> bytes:
@@ -118,6 +212,7 @@ class Images:
         images = await self._connection.quick(lambda: self._connection.api.images())
         tags = {tag for image in images for tag in image.get("RepoTags") or [] if tag != "<none>:<none>"}
         # Podman's name for what has no registry
+        tags = {tag for tag in tags if not tag.startswith(ARCHIVES)}
         short = {tag.removeprefix("localhost/") for tag in tags}
         return sorted(tags | short)
 

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import logging
 import math
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
@@ -23,12 +25,14 @@ from perijove_spawners.containers.container import (
 )
 from perijove_spawners.containers.events import EventStream
 from perijove_spawners.containers.identity import Identities
-from perijove_spawners.containers.images import Images
+from perijove_spawners.containers.images import Image, Images
 from perijove_spawners.containers.inventory import Inventory
 from perijove_spawners.containers.networks import OwnerNetworks
+from perijove_spawners.containers.program import SHELL, needs_shell
 from perijove_spawners.containers.reading import age_of, endpoint_of, phase_of, stats_of
 from perijove_spawners.containers.survey import Known, Survey
 from perijove_spawners.launcher import (
+    Archive,
     EngineError,
     ImageMissingError,
     Launch,
@@ -44,7 +48,20 @@ from perijove_spawners.launcher import (
 logger = logging.getLogger(__name__)
 
 FEATURES = frozenset(
-    {"cpu", "devices", "gpus", "memory", "ports", "shm_size", "signal", "suspend", "volumes"}
+    {
+        "archives",
+        "cpu",
+        "devices",
+        "gpus",
+        "memory",
+        "ports",
+        "sealed",
+        "shm_size",
+        "signal",
+        "stdin",
+        "suspend",
+        "volumes",
+    }
 )
 SETTLING = 3.0
 """Seconds that an engine may take over a request whose sender is gone."""
@@ -64,6 +81,7 @@ class EngineLauncher:
         self._networks = OwnerNetworks(self._connection, self._installation)
         self._images = Images(self._connection, self._options)
         self._identities = Identities(context.directory)
+        self._archives = context.directory / "archives"
         self.capabilities = Capabilities(
             name=self.name, containers=True, features=FEATURES, networks=NETWORKS
         )
@@ -88,6 +106,7 @@ class EngineLauncher:
         await self._connection.open()
         await self._survey.open()
         if not self._cleared:
+            await asyncio.to_thread(_make_empty, self._archives)
             # only now, before anything is started: what lies about unused is nobody's
             await self._containers.discard_probes()
             await self._networks.drop_unused({c["Labels"].get(NETWORK) for c in await self._containers.all()})
@@ -126,6 +145,10 @@ class EngineLauncher:
         if launch.image:
             await self._images.provide(launch.image, say)
 
+    async def load(self, archive: Archive, say: Callable[[str], None]) -> str:
+        """Have the image of an archive on the engine."""
+        return await self._images.load(archive, self._archives, say)
+
     async def start(self, launch: Launch) -> None:
         """Create and start the container, or go on with the one that has its name."""
         name = self._containers.name(launch.attempt)
@@ -144,12 +167,14 @@ class EngineLauncher:
 
     async def _create(self, launch: Launch, name: str) -> None:
         check_paths(launch)
+        image = await self._image(launch)
         body = create_body(
             launch,
             installation=self._installation,
             options=self._options,
             dialect=self.dialect,
-            identity=await self._identity(launch),
+            identity=await self._identity(launch, image),
+            own=image.own,
         )
         await self._networks.provide(body["HostConfig"]["NetworkMode"], launch.owner)
         try:
@@ -159,16 +184,21 @@ class EngineLauncher:
                 raise ImageMissingError(f"image {launch.image} is not on this node any more") from error
             raise
 
-    async def _identity(self, launch: Launch) -> tuple[Mount, ...]:
-        image = launch.image or ""
-        found = await self._images.id_of(image)
+    async def _image(self, launch: Launch) -> Image:
+        reference = launch.image or ""
+        found = await self._images.find(reference)
         if found is None:
-            raise ImageMissingError(f"image {image} is not on this node")
+            raise ImageMissingError(f"image {reference} is not on this node")
+        if needs_shell(launch) and not await self._images.has_shell(reference, found, self._installation):
+            raise LaunchError(f"image {reference} has no {SHELL}, which stdin and outputs fd:3 to fd:9 need")
+        return found
 
+    async def _identity(self, launch: Launch, image: Image) -> tuple[Mount, ...]:
         async def fetch() -> Mapping[str, str]:
-            return await self._images.account_files(image, self._installation)
+            return await self._images.account_files(launch.image or "", self._installation)
 
-        return await self._identities.mounts(found, launch.account, launch.env.get("SHELL", "/bin/sh"), fetch)
+        shell = launch.env.get("SHELL", SHELL)
+        return await self._identities.mounts(image.id, launch.account, shell, fetch)
 
     async def _found_unstarted(self, attempt: Attempt, error: LaunchError) -> bool:
         """Whether the attempt's container exists without having been started; `error` when there is none.
@@ -328,6 +358,11 @@ class EngineLauncher:
 
     def _lock(self, attempt: Attempt) -> asyncio.Lock:
         return self._locks.setdefault(attempt, asyncio.Lock())
+
+
+def _make_empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from perijove.model import Attempt, Capabilities, Endpoint, Stats
 from perijove_spawners.launcher import (
+    Archive,
     ImageMissingError,
     Launch,
     LauncherContext,
@@ -67,6 +68,9 @@ class MemoryLauncher:
             raise UnsupportedError(f"there are no images here (given: {launch.image})")
         if launch.image is not None and launch.image not in self._images:
             raise ImageMissingError(f"there is no image {launch.image}; there are: {', '.join(self._images)}")
+
+    async def load(self, archive: Archive, say: Callable[[str], None]) -> str:
+        raise UnsupportedError(f"there are no images here (given: {archive.digest})")
 
     async def start(self, launch: Launch) -> None:
         if launch.attempt in self.engine.runs:

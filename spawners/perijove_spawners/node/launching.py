@@ -7,13 +7,14 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from perijove.model import Endpoint
 from perijove_spawners.failpoints import reach
 from perijove_spawners.launcher import EngineError, Launch, LaunchError, Mount, Phase
 from perijove_spawners.node import environment, mounts
+from perijove_spawners.node.archives import StoredArchive
 from perijove_spawners.node.attempts import Started
 from perijove_spawners.node.engine import Engine, Pauses, persist
 from perijove_spawners.node.staging import JOB, StagingFaultError, mounts_of, stage
@@ -58,7 +59,7 @@ class Launching:
         try:
             launch = await self._lay_out()
             reach("node.staged")
-            await self._fetch(launch)
+            launch = await self._fetch(launch)
             async with self.engine.starts:
                 reach("node.before-start")
                 await self._start(launch)
@@ -148,9 +149,10 @@ class Launching:
             labels=order.labels,
         )
 
-    async def _fetch(self, launch: Launch) -> None:
+    async def _fetch(self, launch: Launch) -> Launch:
+        """Have what it needs on the engine; the launch with the name that its image has there."""
         if not self.engine.launcher.capabilities.containers:
-            return
+            return launch
         fetch = asyncio.ensure_future(
             persist(
                 lambda: self._prepare(launch),
@@ -163,17 +165,21 @@ class Launching:
             await asyncio.wait({fetch, stop}, return_when=asyncio.FIRST_COMPLETED)
             if not fetch.done():
                 raise StoppedError
-            fetch.result()
+            return fetch.result()
         finally:
             fetch.cancel()
             stop.cancel()
 
-    async def _prepare(self, launch: Launch) -> None:
+    async def _prepare(self, launch: Launch) -> Launch:
+        launcher = self.engine.launcher
         try:
-            await self.engine.launcher.prepare(launch, self.say)
+            if archive := StoredArchive.of(launch.image, self.store):
+                launch = replace(launch, image=await launcher.load(archive, self.say))
+            await launcher.prepare(launch, self.say)
         except EngineError as error:
             self.say(f"waiting for {self.engine.name}: {error}")
             raise
+        return launch
 
     async def _start(self, launch: Launch) -> None:
         """Start it, however often the engine fails; give up only when it certainly has nothing of it."""

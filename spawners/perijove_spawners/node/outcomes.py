@@ -84,6 +84,8 @@ def with_taken(outcome: Outcome, taken: Taken) -> Outcome:
     if outcome.reason is None and taken.missing:
         said = "; ".join(f"output {name} {why}" for name, why in taken.missing.items())
         return replace(outcome, reason=ReasonCode.OUTPUT_MISSING, message=said, transient=taken.transient)
+    if outcome.reason is ReasonCode.NON_ZERO_EXIT and taken.failure:
+        return replace(outcome, message=taken.failure)
     return outcome
 
 

@@ -18,7 +18,7 @@ from perijove_spawners.launcher import EngineError, Stream
 from perijove_spawners.node import jobfiles
 from perijove_spawners.node.engine import Engine, Pauses, persist
 from perijove_spawners.node.jobfiles import READ_LIMIT, ForeignFileError
-from perijove_spawners.node.recorded import canonical, read_values
+from perijove_spawners.node.recorded import RECORDED, canonical, read_recorded
 from perijove_spawners.node.staging import JOB, descriptor_file, outside
 from perijove_spawners.places import Place
 from perijove_spawners.protocol import Order
@@ -45,6 +45,8 @@ class Taken:
     """What a job left."""
 
     values: dict[str, Any] = field(default_factory=dict)
+    failure: str = ""
+    """Why it failed, in its own words."""
     outputs: dict[str, str] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
@@ -67,7 +69,8 @@ class Taking:
 
     async def run(self) -> Taken:
         """Take all of them; :class:`TakingStoppedError` when that was stopped."""
-        taken = Taken(values=read_values(self.folder, self.order.account))
+        recorded = read_recorded(self.folder, self.order.account)
+        taken = Taken(values=recorded.values, failure=recorded.failure)
         for name, text in self.order.outputs.items():
             try:
                 stored = await self._persist(name, Place.parse(text), taken)
@@ -131,6 +134,8 @@ class Taking:
     def _tree(self, found: Iterator[jobfiles.Found], *, least: int = 0) -> Stored:
         entries = []
         for path, file in found:
+            if path.rpartition("/")[2] == RECORDED:
+                continue
             mode = os.fstat(file.fileno()).st_mode
             stored = self._put(file)
             entries.append(Entry(path, stored.digest, stored.size, bool(mode & stat.S_IXUSR)))

@@ -1,6 +1,7 @@
 """Values that a job recorded, from the file in which it wrote them.
 
 ``output/.recorded.jsonl`` has a line ``{"name": NAME, "value": JSON}`` for each; the last of a name counts.
+A line ``{"failure": SENTENCE}`` says why the job is about to fail, for people.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +21,49 @@ LARGEST = 256 << 10
 """Bytes of that file that are read, from its end."""
 _NAME = re.compile(r"[A-Za-z0-9_][\w.+-]{0,199}")
 _DEEPEST = 50
+_SENTENCE = 500
 _INTEGERS = range(-(1 << 63), 1 << 63)
 
 
-def read_values(folder: Path, account: Account) -> dict[str, Any]:
-    """What the job of an attempt recorded: name -> JSON. Lines that are none of its are passed over."""
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a job said in that file."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    """Name -> JSON."""
+    failure: str = ""
+
+
+def read_recorded(folder: Path, account: Account) -> Recorded:
+    """What the job of an attempt recorded. Lines that are malformed are passed over."""
     try:
         with open_file(folder, account, "output", RECORDED) as file:
             size = os.fstat(file.fileno()).st_size
             return parsed(os.pread(file.fileno(), LARGEST, max(0, size - LARGEST)))
     except (FileNotFoundError, ForeignFileError):
-        return {}
+        return Recorded()
 
 
-def parsed(text: bytes) -> dict[str, Any]:
-    """The values in `text`; see :func:`read_values`."""
+def parsed(text: bytes) -> Recorded:
+    """What is recorded in `text`; see :func:`read_recorded`."""
     values: dict[str, Any] = {}
+    failure = ""
     for line in text.split(b"\n"):
         try:
             said = json.loads(line, parse_constant=_refused)
         except (ValueError, RecursionError):
             continue
-        if isinstance(said, dict) and "value" in said and isinstance(name := said.get("name"), str):
+        if not isinstance(said, dict):
+            continue
+        if isinstance(sentence := said.get("failure"), str):
+            failure = _printable(sentence)
+        elif "value" in said and isinstance(name := said.get("name"), str):
             value = said["value"]
             # No number that is none, nothing that the way to the service or its database cannot hold.
             if _NAME.fullmatch(name) and _plain(value, _DEEPEST):
                 values.pop(name, None)
                 values[name] = value
-    return values
+    return Recorded(values, failure)
 
 
 def canonical(value: Any) -> bytes:
@@ -72,6 +89,11 @@ def _plain(value: Any, depth: int) -> bool:
     if isinstance(value, dict):
         return all(_encodable(key) and _plain(part, depth - 1) for key, part in value.items())
     return all(_plain(part, depth - 1) for part in value)
+
+
+def _printable(text: str) -> str:
+    words = " ".join(text[: 4 * _SENTENCE].split())
+    return "".join(character for character in words if character.isprintable())[:_SENTENCE]
 
 
 def _encodable(text: str) -> bool:

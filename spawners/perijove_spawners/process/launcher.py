@@ -28,6 +28,7 @@ from pathlib import Path
 from perijove.model import Attempt, Capabilities, Endpoint, Stats
 from perijove_spawners.cgroups import Layout
 from perijove_spawners.launcher import (
+    Archive,
     EngineError,
     Launch,
     LauncherContext,
@@ -40,6 +41,7 @@ from perijove_spawners.launcher import (
 from perijove_spawners.process import attempt_process, hints, processes
 from perijove_spawners.process.attempt_journal import AttemptJournal, Entries, Record
 from perijove_spawners.process.attempt_process import Running
+from perijove_spawners.process.possible import FEATURES, refuse_unless_possible
 from perijove_spawners.process.supervised import say
 from perijove_spawners.process.supervisor import living, pipe_of
 from perijove_spawners.process.supervisor_process import SupervisorProcess
@@ -53,22 +55,6 @@ PATROL = 2.0
 """Seconds between two looks at whether each supervisor lives; hints come in between."""
 STOP_SLACK = 35.0
 """Seconds beyond the grace period that a supervisor has to kill everything."""
-FEATURES = frozenset(
-    {
-        "constraints",
-        "devices",
-        "gpus",
-        "memory",
-        "ports",
-        "signal",
-        "stderr",
-        "stdin",
-        "stdout",
-        "suspend",
-        "time_limit",
-    }
-)
-"""``gpus`` and ``devices`` in name alone: nothing keeps a process from another device its user may open."""
 
 
 class ProcessLauncher:
@@ -151,12 +137,15 @@ class ProcessLauncher:
     async def prepare(self, launch: Launch, say: Callable[[str], None]) -> None:
         """Nothing is to be fetched."""
 
+    async def load(self, archive: Archive, say: Callable[[str], None]) -> str:
+        raise UnsupportedError(f"there are no images here (given: {archive.digest})")
+
     async def start(self, launch: Launch) -> None:
         attempt, journal = launch.attempt, self._journal(launch.attempt)
         async with self._turn(attempt):
             entries = journal.read()
             if entries is None:
-                self._refuse(launch)
+                refuse_unless_possible(launch, self.capabilities.networks)
                 journal.create(attempt_process.launch_record(launch))
             try:
                 await self._begin(attempt, journal, entries)
@@ -179,31 +168,6 @@ class ProcessLauncher:
                     raise (EngineError if failed["transient"] else LaunchError)(failed["message"])
                 if time.monotonic() > give_up:
                     raise EngineError(f"it was not ready to run within {START_TIMEOUT:.0f} s")
-
-    def _refuse(self, launch: Launch) -> None:
-        own = os.geteuid()
-        if own not in {0, launch.account.uid}:
-            raise LaunchError(
-                f"the node agent runs as uid {own} and can start processes only as itself, "
-                f"not as {launch.account.name} (uid {launch.account.uid}); run it as root to serve others"
-            )
-        if launch.image is not None:
-            raise UnsupportedError(f"processes run without an image (given: {launch.image})")
-        if launch.sealed or launch.entrypoint:
-            raise UnsupportedError("processes have no image and are not sealed (sealed, entrypoint)")
-        if launch.shm_size is not None:
-            raise UnsupportedError("processes share /dev/shm: its size cannot be set (shm_size)")
-        if launch.network is not None and launch.network not in self.capabilities.networks:
-            known = ", ".join(sorted(self.capabilities.networks))
-            raise UnsupportedError(f"network {launch.network!r} is not possible here; possible: {known}")
-        for mount in launch.mounts:
-            if not Path(mount.source).is_dir():
-                raise LaunchError(f"{mount.source} is no directory of this node")
-            if mount.source != mount.target or mount.read_only:
-                raise UnsupportedError(
-                    f"processes see the node's directories as they are: {mount.source} cannot be mounted "
-                    f"{'read-only' if mount.read_only else f'at {mount.target}'}"
-                )
 
     async def status(self, attempts: Collection[Attempt]) -> dict[Attempt, Status]:
         return {attempt: await self._look(attempt) for attempt in attempts}
