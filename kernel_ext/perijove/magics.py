@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from perijove.sync import Client, Job
 
 F = TypeVar("F", bound=Callable[..., Any])
-NAMES = ("submit", "jobs", "job", "why", "logs", "kill", "hold", "release", "nodes")
+NAMES = (
+    "submit", "jobs", "job", "why", "logs", "kill", "hold", "release", "nodes", "workflow", "workflows",
+)  # fmt: skip
 
 
 def tidy(method: F) -> F:
@@ -54,14 +56,32 @@ class PerijoveMagics(Magics):
 
         Submission(self.shell, self.client(), arguments).run(cell or "")
 
+    @line_cell_magic
+    @tidy
+    def workflow(self, line: str, cell: str | None = None) -> Any:
+        """Run the workflow in the cell; ``%workflow 12`` shows a run; ``%workflow --help`` tells all."""
+        from perijove.workflow_cell import WorkflowCell, workflow_parser
+
+        arguments = parse(workflow_parser(), line)
+        return None if arguments is None else WorkflowCell(self.shell, self.client(), arguments).run(cell)
+
+    @line_magic
+    @tidy
+    def workflows(self, line: str) -> Any:
+        """``%workflows [-s STATE] [-n COUNT]``: your latest runs of workflows."""
+        arguments = parse(_list_parser("%workflows", "Your latest runs of workflows."), line)
+        if arguments is None:
+            return None
+        from perijove.run_display import RunTable
+
+        states = arguments.state.split(",") if arguments.state else None
+        return RunTable(self.client().workflows(state=states, limit=arguments.limit))
+
     @line_magic
     @tidy
     def jobs(self, line: str) -> Any:
         """``%jobs [-s STATE] [-n COUNT]``: your latest jobs."""
-        parser = MagicParser("%jobs", "Your latest jobs.")
-        parser.add_argument("-s", "--state", help="only jobs in this state; several with commas")
-        parser.add_argument("-n", "--limit", type=int, default=20, help="at most so many")
-        arguments = parse(parser, line)
+        arguments = parse(_list_parser("%jobs", "Your latest jobs."), line)
         if arguments is None:
             return None
         from perijove.tables import JobTable
@@ -179,6 +199,13 @@ class PerijoveMagics(Magics):
         return self.client().job(job_id)
 
 
+def _list_parser(prog: str, description: str) -> MagicParser:
+    parser = MagicParser(prog, description)
+    parser.add_argument("-s", "--state", help="only those in this state; several with commas")
+    parser.add_argument("-n", "--limit", type=int, default=20, help="at most so many")
+    return parser
+
+
 def register(shell: Any) -> None:
     """Add the magics to `shell`."""
     shell.register_magics(PerijoveMagics)
@@ -199,7 +226,7 @@ def unregister(shell: Any) -> None:
 
 def bodyless(lines: list[str]) -> list[str]:
     """``%%submit --help`` or ``--notebook N`` alone: IPython wants one ``%`` where there is no body."""
-    if lines and lines[0].startswith("%%submit") and not "".join(lines[1:]).strip():
+    if lines and lines[0].startswith(("%%submit", "%%workflow")) and not "".join(lines[1:]).strip():
         return [lines[0][1:]]
     return lines
 

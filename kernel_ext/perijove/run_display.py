@@ -9,15 +9,20 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from html import escape
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from perijove.dag import Standing, graph_of, needs_of, planned, standings, sum_text
 from perijove.dag_svg import COLOURS, clean, cut, svg
 from perijove.dag_text import MOST_ROWS, Row, headline, rows_of, run_text, state_text
 from perijove.model.quantities import format_duration
-from perijove.model.runs import Run, StepRun, StepState
+from perijove.model.runs import Run as RunRecord
+from perijove.model.runs import StepRun, StepState
 from perijove.model.states import State
 from perijove.model.workflow import Workflow
+
+if TYPE_CHECKING:
+    from perijove.sync_runs import Run
 
 _SCROLLS = "overflow-x:auto;max-width:100%"
 
@@ -34,7 +39,7 @@ def pages_of(url: str, env: Mapping[str, str] | None = None) -> str:
 
 
 def run_bundle(
-    run: Run, steps: Iterable[StepRun], *, pages: str = "", now: float | None = None
+    run: RunRecord, steps: Iterable[StepRun], *, pages: str = "", now: float | None = None
 ) -> dict[str, str]:
     """The run as a MIME bundle. `pages`: where the service's pages are, for links; see :func:`pages_of`."""
     now = time.time() if now is None else now
@@ -42,7 +47,7 @@ def run_bundle(
     return {"text/plain": run_text(run, steps, now), "text/html": run_html(run, steps, pages=pages, now=now)}
 
 
-def run_html(run: Run, steps: Iterable[StepRun], *, pages: str, now: float) -> str:
+def run_html(run: RunRecord, steps: Iterable[StepRun], *, pages: str, now: float) -> str:
     """The run as HTML that stands on its own."""
     steps = list(steps)
     parts = [head_html(run, pages, now), after_html(run, pages)]
@@ -54,7 +59,7 @@ def run_html(run: Run, steps: Iterable[StepRun], *, pages: str, now: float) -> s
     return f'<div class="perijove-run">{"".join(parts)}</div>'
 
 
-def head_html(run: Run, pages: str, now: float) -> str:
+def head_html(run: RunRecord, pages: str, now: float) -> str:
     """Its state, name, time and sums, in a line."""
     spent = format_duration((run.ended or now) - run.submitted)
     word = "after" if run.ended is not None else "for"
@@ -67,7 +72,7 @@ def head_html(run: Run, pages: str, now: float) -> str:
     return f"<div>{state} {number} <b>{clean(cut(run.name, 80))}</b> {word} {spent}{sums}{why}</div>"
 
 
-def after_html(run: Run, pages: str) -> str:
+def after_html(run: RunRecord, pages: str) -> str:
     """How to go on with a run that has failed; else nothing."""
     if run.state not in {State.FAILED, State.KILLED}:
         return ""
@@ -144,7 +149,22 @@ def workflow_bundle(workflow: Workflow) -> dict[str, str]:
     }
 
 
+class RunTable(list["Run"]):
+    """Runs of workflows; a list like any other, but for how it looks."""
+
+    def __repr__(self) -> str:
+        return "\n".join(headline(run.record, time.time()) for run in self) or "no runs of workflows"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))
+
+    def _repr_html_(self) -> str:
+        rows = [head_html(run.record, pages_of(run.async_run.client.url), time.time()) for run in self]
+        return "".join(rows) or "<p>no runs of workflows</p>"
+
+
 __all__ = [
+    "RunTable",
     "after_html",
     "head_html",
     "headline",
