@@ -331,6 +331,8 @@ class Node(Record):
     launchers: list[Capabilities] = []
     images: list[str] = []
     """Image references present on the node."""
+    image_digests: dict[str, str] = {}
+    """Of those whose engine says it: reference -> digest."""
     machine: Machine = Machine()
     state: NodeState = NodeState.UP
     reason: str = ""
