@@ -314,8 +314,8 @@ class Board(Books):
             return replace(event, keep=passes.keeps(self, job))
         if isinstance(event, Resume):
             return replace(event, room=passes.has_room(self, job))
-        if isinstance(event, Ended) and job.spec.oom_retry is not None:
-            return replace(event, largest=passes.largest_memory(self, job))
+        if isinstance(event, Ended):
+            return replace(event, largest=passes.largest_memory(self, job), machine=passes.machine(self, job))
         return event
 
     def _carry(self, job: Job, decision: Decision, now: float) -> None:

@@ -38,7 +38,7 @@ def ended(job: Job, event: Ended, now: float) -> Decision:
     if job.requeue_requested and not job.kill_requested and (outcome.state is not State.SUCCEEDED or fell):
         return _requeued(job, forget, now)
     if job.kill_requested and outcome.state is not State.SUCCEEDED:
-        return Decision(*_over(job, State.KILLED, _why_killed(job, outcome), outcome, now), effects=(forget,))
+        return Decision(*_over(job, State.KILLED, _why_killed(job, outcome), event, now), effects=(forget,))
     if outcome.transient and job.state is State.STARTING:
         # Nothing ran: the job keeps its place in the queue, whatever its retries.
         delay = min(LONGEST_DELAY, 2.0 ** min(10, job.attempt - 1))
@@ -47,11 +47,11 @@ def ended(job: Job, event: Ended, now: float) -> Decision:
         return Decision(queued, "requeued", {"reason": outcome.message}, (forget,), delay)
     if (again := _again(job, event)) is not None:
         changes, detail = again
-        over, _, how = _over(job, outcome.state, _reason(outcome), outcome, now)
+        over, _, how = _over(job, outcome.state, _reason(outcome), event, now)
         check_transition(job.id, over.state, State.PENDING)
         queued = over.model_copy(update={**OFF_NODE, **changes, "state": State.PENDING})
         return Decision(queued, "requeued", {**how, **detail}, (forget,))
-    return Decision(*_over(job, outcome.state, _reason(outcome), outcome, now), effects=(forget,))
+    return Decision(*_over(job, outcome.state, _reason(outcome), event, now), effects=(forget,))
 
 
 def _again(job: Job, event: Ended) -> tuple[dict[str, Any], dict[str, Any]] | None:
@@ -68,8 +68,9 @@ def _again(job: Job, event: Ended) -> tuple[dict[str, Any], dict[str, Any]] | No
 
 
 def _over(
-    job: Job, state: State, reason: Reason | None, outcome: Outcome, now: float
+    job: Job, state: State, reason: Reason | None, event: Ended, now: float
 ) -> tuple[Job, str, dict[str, Any]]:
+    outcome = event.outcome
     over = moved_to(
         job,
         state,
@@ -89,7 +90,10 @@ def _over(
         suspended_seconds=_suspended(job, outcome.ended or now),
         requeue_requested=False,
     )
-    return over, "ended", {"exit_code": outcome.exit_code, "reason": reason.message if reason else ""}
+    how: dict[str, Any] = {"exit_code": outcome.exit_code, "reason": reason.message if reason else ""}
+    if event.machine is not None and (facts := event.machine.model_dump(exclude_defaults=True)):
+        how["machine"] = facts  # as it was then: the host may change
+    return over, "ended", how
 
 
 def _requeued(job: Job, forget: SendForget, now: float) -> Decision:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from perijove.model import Endpoint, Gpu, Outcome, Reason
+from perijove.model import Endpoint, Gpu, Machine, Outcome, Reason
 from perijove_hub.accounting import Keep
 
 # ---- what the queue decides
@@ -167,10 +167,13 @@ class Progressed:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The attempt is over. `largest`: the memory of the largest node that could run it, in bytes."""
+    """The attempt is over. `largest`: the memory of the largest node that could run it, in bytes; `machine`:
+    the host that it ran on.
+    """
 
     outcome: Outcome
     largest: int = 0
+    machine: Machine | None = None
 
 
 @dataclass(frozen=True, slots=True)

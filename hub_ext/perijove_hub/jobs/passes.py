@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
-from perijove.model import Job, ReasonCode, State
+from perijove.model import Job, Machine, ReasonCode, State
 from perijove_hub.accounting import Keep
 from perijove_hub.jobs import arrays
 from perijove_hub.jobs.events import Granted, Placed, Preempt
@@ -204,9 +204,17 @@ def can_suspend(board: Board, job: Job) -> bool:
     return any(one.name == job.launcher and "suspend" in one.features for one in offered)
 
 
+def machine(board: Board, job: Job) -> Machine | None:
+    """Facts of the host that it runs on."""
+    node = board.ledger.node(job.node) if job.node else None
+    return node.machine if node is not None else None
+
+
 def largest_memory(board: Board, job: Job) -> int:
-    """Bytes of the largest node of the kind that it asks for."""
+    """Bytes of the largest node of the kind that it asks for; 0 where it asks for no more memory."""
     spec = job.spec
+    if spec.oom_retry is None:
+        return 0
     return max(
         (
             node.memory
