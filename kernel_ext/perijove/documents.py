@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from perijove.model.errors import FieldError, InvalidSpecError
+from perijove.model.parameters import Parameter
 from perijove.model.validation import parse_json, parse_workflow
 from perijove.model.workflow import Workflow
 from perijove.shortform import document
-from perijove.version1 import from_version1, is_version1
+from perijove.version1 import from_version1, is_version1, to_version1
 from perijove.yaml12 import Lines, read, write
 
 MAX_BYTES = 64 << 20
@@ -75,3 +76,53 @@ def to_yaml(workflow: Workflow) -> str:
 def to_json(workflow: Workflow) -> str:
     """As JSON that :func:`parse` reads back."""
     return json.dumps(document(workflow), indent=2, ensure_ascii=False) + "\n"
+
+
+def written(workflow: Workflow, form: Literal["yaml", "json", "v1"]) -> str:
+    """As text in one of the forms; ``v1`` is JSON."""
+    if form == "v1":
+        return json.dumps(to_version1(workflow), indent=2, ensure_ascii=False) + "\n"
+    return to_yaml(workflow) if form == "yaml" else to_json(workflow)
+
+
+def given_values(
+    parameters: Mapping[str, Parameter], given: Sequence[str], folder: str | os.PathLike[str] = "."
+) -> dict[str, Any]:
+    """Parameters as people type them: ``lr=0.1``, ``name=x``, ``xs=[1,2]``, ``xs=@list.json``.
+
+    A parameter of the type text is taken as it stands; others are read as JSON, and as text where that fails.
+    ``@FILE`` is what the file says, JSON or YAML by its name, relative to `folder`.
+    """
+    values: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InvalidSpecError(errors=[FieldError("-p", text, "must be written NAME=VALUE")])
+        if name in values:
+            raise InvalidSpecError(errors=[FieldError(f"parameters.{name}", "", "is given twice")])
+        known = parameters.get(name)
+        values[name] = _given_value(name, value, known.type if known else "any", Path(folder))
+    return values
+
+
+def _given_value(name: str, text: str, kind: str, folder: Path) -> Any:
+    source = ""
+    if text.startswith("@"):
+        path = folder / text[1:]
+        source = str(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidSpecError(
+                errors=[FieldError(f"parameters.{name}", source, f"cannot be read: {error}")]
+            ) from None
+    if kind == "text":
+        return text
+    if source and Path(source).suffix in {".yaml", ".yml"}:
+        return read(text, source)[0]
+    try:
+        return parse_json(text)
+    except InvalidSpecError as error:
+        if source and Path(source).suffix == ".json":
+            raise InvalidSpecError(errors=[FieldError(source, "", str(error))]) from None
+        return text

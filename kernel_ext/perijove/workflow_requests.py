@@ -125,6 +125,13 @@ class WorkflowRequests(SiteRequests):
         """The result record of a job, or those of a run's steps."""
         return await self.request_json("GET", f"/{kind}/{quote(str(number), safe='')}/record")
 
+    async def capsule(self, run_id: int | str, *, data: bool = False, crate: bool = False) -> bytes:
+        """A run as a file that others can run again; `data`: with its inputs; `crate`: as an RO-Crate."""
+        params = {"data": "true"} if data else None
+        return (
+            await self.request("GET", f"{_path(run_id)}/{'crate' if crate else 'capsule'}", params)
+        ).content
+
     async def step_output(self, run_id: int | str, label: str, name: str) -> bytes:
         """What a step made under this name."""
         path = f"{_path(run_id)}/steps/{quote(label, safe='')}/outputs/{quote(name, safe='')}"

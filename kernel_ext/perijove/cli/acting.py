@@ -9,14 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from perijove.cli.session import AsJson, JobIds, note, print_json, report, talk
+from perijove.cli.whole import job_or_run
 from perijove.client import AsyncClient, Verb
 from perijove.model.errors import UserError
 
 VERBS: dict[Verb, str] = {
-    "hold": "Keep waiting jobs from starting; of an array, the members that wait.",
-    "release": "Let held jobs start.",
+    "hold": "Keep waiting jobs from starting; of an array or a run of a workflow, what of it waits.",
+    "release": "Let held jobs, or held runs of workflows, start.",
     "suspend": "Freeze running jobs where they are; that time counts against no limit.",
-    "resume": "Let suspended jobs go on.",
     "reschedule": "Stop running jobs and let them wait again: a new attempt, in a fresh directory.",
 }
 Records = list[dict[str, Any]]
@@ -51,11 +51,21 @@ def acting(verb: Verb) -> Callable[[list[str], bool], None]:
     """The command that asks for `verb`, for one job after the other."""
 
     def act(ids: JobIds, as_json: AsJson = False) -> None:
-        each(ids, as_json, lambda client, job_id: client.act(job_id, verb))
+        each(ids, as_json, lambda client, job_id: _act(client, job_id, verb))
 
     act.__name__ = verb
     act.__doc__ = f"{VERBS[verb]}\n\nperijove {verb} 12 13_7"
     return act
+
+
+async def _act(client: AsyncClient, number: str, verb: Verb) -> dict[str, Any]:
+    """Do it to a job, or to a run of a workflow where runs know the verb."""
+    if verb not in {"hold", "release"}:
+        return await client.act(number, verb)
+    of_run: Any = verb
+    return await job_or_run(
+        number, lambda one: client.act(one, verb), lambda one: client.act_on_run(one, of_run)
+    )
 
 
 def kill(
@@ -65,13 +75,21 @@ def kill(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Stop jobs for good, whether they wait or run: politely first, then by force.
+    """Stop jobs or runs of workflows for good, whether they wait or run: politely first, then by force.
 
     perijove kill 12 13_7
 
     perijove kill --dependants 12
     """
-    each(ids, as_json, lambda client, job_id: client.act(job_id, "kill", dependants=dependants))
+
+    async def killed(client: AsyncClient, number: str) -> dict[str, Any]:
+        return await job_or_run(
+            number,
+            lambda one: client.act(one, "kill", dependants=dependants),
+            lambda one: client.act_on_run(one, "kill"),
+        )
+
+    each(ids, as_json, killed)
 
 
 def update(

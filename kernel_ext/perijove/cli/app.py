@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from perijove.cli import account, accounting, acting, explaining, governing, jobs, listing, site, submit
+from perijove.cli import (
+    account,
+    accounting,
+    acting,
+    explaining,
+    governing,
+    jobs,
+    listing,
+    outcome,
+    site,
+    submit,
+    workflows,
+)
 from perijove.cli.group import CommandLine, Group
 from perijove.cli.session import SESSION
 
@@ -32,6 +44,7 @@ def options(
 
 
 _LINE = {"allow_interspersed_args": False}
+_FLOWS = "Workflows"
 _SITE, _OPERATE, _CLIENT = "The site", "For administrators", "This client"
 app.command("submit", cls=CommandLine, context_settings=_LINE)(submit.submit)
 app.command("run", cls=CommandLine, context_settings=_LINE)(submit.run)
@@ -43,10 +56,16 @@ app.command("wait")(jobs.wait)
 app.command("kill")(acting.kill)
 for _verb in acting.VERBS:
     app.command(_verb)(acting.acting(_verb))
+app.command("resume")(outcome.resume)
 app.command("update")(acting.update)
 app.command("rerun")(acting.rerun)
 app.command("archive")(acting.archive)
 app.command("purge")(acting.purge)
+app.command("workflows", rich_help_panel=_FLOWS)(workflows.workflows)
+app.command("explain", rich_help_panel=_FLOWS)(outcome.explain)
+app.command("record", rich_help_panel=_FLOWS)(outcome.record)
+app.command("capsule", rich_help_panel=_FLOWS)(outcome.capsule)
+app.add_typer(workflows.workflow, name="workflow", rich_help_panel=_FLOWS)
 app.command("nodes", rich_help_panel=_SITE)(site.nodes)
 app.command("top", rich_help_panel=_SITE)(accounting.top)
 app.command("usage", rich_help_panel=_SITE)(accounting.usage)

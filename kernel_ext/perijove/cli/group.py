@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from perijove.cli.session import report
+from perijove.cli.workflows import names_flow
 from perijove.model.errors import PerijoveError
 
 GROUP = "perijove.commands"
@@ -37,6 +38,9 @@ class Group(TyperGroup):
         return _Unloaded(extra) if extra else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[:1] == ["run"] and names_flow(args[1:]):
+            flows = self.get_command(ctx, "workflow")
+            return "run", flows.get_command(ctx, "run"), args[1:]
         name, command, rest = super().resolve_command(ctx, args)
         if isinstance(command, _Unloaded):
             command = command.load()

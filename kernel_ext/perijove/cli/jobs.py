@@ -12,9 +12,11 @@ import typer
 
 from perijove.cli.session import AsJson, JobIds, note, print_json, talk
 from perijove.cli.submit import copy, exit_code
+from perijove.cli.whole import exit_code_of_run, job_or_run, print_step_logs, run_json
 from perijove.client import AsyncClient
 from perijove.handle import AsyncJob
 from perijove.model.errors import NotFoundError
+from perijove.runs import AsyncRun
 
 Streams = Literal["stdout", "stderr", "display"]
 
@@ -25,21 +27,35 @@ def logs(
     stream: Annotated[
         Streams | None, typer.Option("--stream", help="Only this one; both without, each to its own.")
     ] = None,
+    step: Annotated[
+        str | None, typer.Option(help="Of a workflow's run: only this step, such as fit[3].")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print what a job has written: its stdout to stdout, its stderr to stderr.
 
-    Of an array what its members wrote, one after the other. With --json each piece is a line of its own:
-    {"job", "stream", "text"}.
+    Of an array what its members wrote, of a workflow's run what its steps did, one after the other. With
+    --json each piece is a line of its own: {"job", "stream", "text"}.
 
     perijove logs -f 12
 
     perijove logs 12 --stream stderr
+
+    perijove logs 12 --step train[3]
     """
     streams: list[Streams] = [stream] if stream else ["stdout", "stderr"]
 
     async def copying(client: AsyncClient) -> None:
-        whole = await client.job(job_id)
+        await job_or_run(job_id, lambda _: of_job(client), lambda _: of_run(client))
+
+    async def of_run(client: AsyncClient) -> None:
+        run = await (await client.workflow(job_id)).refresh()
+        await print_step_logs(run, step, members)
+
+    async def of_job(client: AsyncClient) -> None:
+        await members(await client.job(job_id))
+
+    async def members(whole: AsyncJob) -> None:
         if whole.document.get("archived"):
             raise NotFoundError(f"job {whole.label} is archived: what it wrote has been removed")
         for job in await whole.members():
@@ -85,16 +101,19 @@ def wait(
     timeout: Annotated[float | None, typer.Option(help="Give up after this many seconds.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Wait until jobs have ended; exits with the first exit code that is not 0.
+    """Wait until jobs or runs of workflows have ended; exits with the first exit code that is not 0.
 
     perijove wait 12 13 && echo both succeeded
     """
 
-    async def waiting(client: AsyncClient) -> list[AsyncJob]:
-        jobs = await asyncio.gather(*(client.job(job_id) for job_id in ids))
+    async def waiting(client: AsyncClient) -> list[AsyncJob | AsyncRun]:
+        jobs = await asyncio.gather(*(found(client, job_id) for job_id in ids))
         async with asyncio.timeout(timeout):
             await asyncio.gather(*(job.wait() for job in jobs))
         return jobs
+
+    async def found(client: AsyncClient, number: str) -> AsyncJob | AsyncRun:
+        return await job_or_run(number, client.job, client.workflow)
 
     try:
         jobs = talk(waiting)
@@ -102,8 +121,13 @@ def wait(
         note(f"not ended after {timeout:g} s")
         raise typer.Exit(1) from None
     if as_json:
-        print_json(jobs[0].document if len(jobs) == 1 else [job.document for job in jobs])
+        documents = [run_json(job) if isinstance(job, AsyncRun) else job.document for job in jobs]
+        print_json(documents[0] if len(jobs) == 1 else documents)
     else:
         for job in jobs:
-            typer.echo(f"{job.label} {job.state}")
-    raise typer.Exit(next((code for code in map(exit_code, jobs) if code), 0))
+            typer.echo(f"{job.id if isinstance(job, AsyncRun) else job.label} {job.state}")
+    raise typer.Exit(next((code for code in map(_exit_code, jobs) if code), 0))
+
+
+def _exit_code(one: AsyncJob | AsyncRun) -> int:
+    return exit_code_of_run(one) if isinstance(one, AsyncRun) else exit_code(one)

@@ -11,12 +11,14 @@ from typing import Annotated, Any
 import typer
 
 from perijove.cli.session import AsJson, JobIds, print_json, print_table, printable, talk
+from perijove.cli.whole import job_or_run, print_run, run_json
 from perijove.client import AsyncClient
 from perijove.handle import AsyncJob
 from perijove.model.errors import PerijoveError, UserError
 from perijove.model.quantities import format_duration, format_size
 from perijove.model.states import ENDED, State
 from perijove.reading import tasks_text
+from perijove.runs import AsyncRun
 from perijove.status import attempt_lines, efficiency_text
 from perijove.waiting import blocker_lines, exact_duration, forecast_text, gpus_text, hint_text
 
@@ -98,16 +100,27 @@ def _row(job: AsyncJob, owners: bool) -> list[str]:
 def show(ids: JobIds, as_json: AsJson = False) -> None:
     """Show all that is known of a job: state, reason, attempts, resources asked for and used, outputs.
 
+    Of a run of a workflow: its steps.
+
     perijove show 12
 
     perijove show 12 --json | jq .state
     """
 
-    async def asking(client: AsyncClient) -> list[list[tuple[str, str]]]:
-        return await asyncio.gather(*(_seen(client, job_id) for job_id in ids))
+    async def asking(client: AsyncClient) -> list[list[tuple[str, str]] | AsyncRun]:
+        return await asyncio.gather(*(seen(client, job_id) for job_id in ids))
+
+    async def seen(client: AsyncClient, number: str) -> list[tuple[str, str]] | AsyncRun:
+        return await job_or_run(number, lambda one: _seen(client, one), lambda one: _run(client, one))
 
     async def records(client: AsyncClient) -> list[dict[str, Any]]:
-        return await asyncio.gather(*(client.job_record(job_id) for job_id in ids))
+        return await asyncio.gather(*(one_record(client, job_id) for job_id in ids))
+
+    async def one_record(client: AsyncClient, number: str) -> dict[str, Any]:
+        async def of_run(one: str) -> dict[str, Any]:
+            return run_json(await _run(client, one))
+
+        return await job_or_run(number, client.job_record, of_run)
 
     if as_json:
         found = talk(records)
@@ -116,8 +129,15 @@ def show(ids: JobIds, as_json: AsJson = False) -> None:
     for number, rows in enumerate(talk(asking)):
         if number:
             typer.echo()
+        if isinstance(rows, AsyncRun):
+            print_run(rows)
+            continue
         for title, value in rows:
             typer.echo(f"{title:>12}  {printable(value)}")
+
+
+async def _run(client: AsyncClient, number: str) -> AsyncRun:
+    return await (await client.workflow(number)).refresh()
 
 
 async def _seen(client: AsyncClient, job_id: str) -> list[tuple[str, str]]:
