@@ -3,68 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tests.spawners.real_node import RealNode
 
-from perijove.model import Account, Attempt, Outcome, ReasonCode, State
-from perijove_spawners import registry
-from perijove_spawners.launcher import LauncherContext
-from perijove_spawners.node.agent import NodeAgent, NodeConfig
-from perijove_spawners.protocol import Order
-from perijove_spawners.store import Entry, Store
-
-Run = Callable[..., Awaitable[Outcome]]
-
-
-class Node:
-    """An agent with the launcher ``process``."""
-
-    def __init__(self, directory: Path) -> None:
-        (directory / "launcher").mkdir(mode=0o700)
-        self.directory, self.store = directory, Store(directory / "store")
-        self.account = Account("me", os.getuid(), os.getgid(), str(directory))
-        self.launcher = registry.create("process", LauncherContext("test", directory / "launcher", {}))
-        config = NodeConfig(name="n1", directory=directory / "node", cpus=4.0, memory=8 << 30, repeat=0.2)
-        self.agent = NodeAgent(config, {"process": self.launcher}, self.store)
-        self._number = 0
-
-    def order(self, script: str, **fields: Any) -> Order:
-        self._number += 1
-        return Order(
-            attempt=Attempt(self._number, 1),
-            incarnation=self.agent.incarnation,
-            launcher="process",
-            owner="me",
-            account=self.account,
-            title="t",
-            script=script,
-            **fields,
-        )
-
-    async def run(self, script: str, **fields: Any) -> Outcome:
-        order = self.order(script, **fields)
-        await self.agent.start([order])
-        [report] = await self.agent.known([order.attempt])
-        assert report.outcome
-        return report.outcome
-
-    def text(self, digest: str) -> str:
-        with self.store.open(digest) as file:
-            return file.read().decode()
+from perijove.model import Account, ReasonCode, State
+from perijove_spawners.store import Entry
 
 
 @pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[Node]:
-    made = Node(tmp_path)
-    await made.agent.open()
+async def node(tmp_path: Path) -> AsyncIterator[RealNode]:
+    made = RealNode(tmp_path, "process", Account("me", os.getuid(), os.getgid(), str(tmp_path)))
+    await made.open()
     yield made
-    await made.agent.close()
+    await made.close()
 
 
-async def test_inputs_are_files_and_folders_that_cannot_be_written(node: Node) -> None:
+async def test_inputs_are_files_and_folders_that_cannot_be_written(node: RealNode) -> None:
     file = node.store.put([b"one\n"])
     folder = node.store.put_tree([Entry("a/b.txt", file.digest, file.size, True)])
     script = """
@@ -73,12 +30,12 @@ async def test_inputs_are_files_and_folders_that_cannot_be_written(node: Node) -
     if [ "$(id -u)" != 0 ] && echo more >> "$INPUT_x_csv"; then exit 8; fi
     """
     outcome = await node.run(
-        script, inputs={"x.csv": file.digest, "data": folder.digest}, outputs={"said": "fd:1"}
+        script=script, inputs={"x.csv": file.digest, "data": folder.digest}, outputs={"said": "fd:1"}
     )
     assert (outcome.exit_code, node.text(outcome.outputs["said"])) == (0, "one\n" * 3)
 
 
-async def test_every_kind_of_output_is_kept(node: Node) -> None:
+async def test_every_kind_of_output_is_kept(node: RealNode) -> None:
     script = """
     cd "$PERIJOVE_JOB_DIR/output"
     echo file > table.csv
@@ -97,7 +54,7 @@ async def test_every_kind_of_output_is_kept(node: Node) -> None:
         "five": "fd:5",
         "loss": "record:loss",
     }
-    outcome = await node.run(script, outputs=places)
+    outcome = await node.run(script=script, outputs=places)
     assert outcome.state is State.SUCCEEDED, outcome.message
     assert {name: node.text(outcome.outputs[name]) for name in ("table", "out", "err", "five", "loss")} == {
         "table": "file\n",
@@ -119,15 +76,17 @@ async def test_every_kind_of_output_is_kept(node: Node) -> None:
     }  # fmt: skip
 
 
-async def test_an_input_is_standard_input(node: Node) -> None:
+async def test_an_input_is_standard_input(node: RealNode) -> None:
     file = node.store.put([b"b\na\n"])
-    outcome = await node.run("sort", inputs={"lines": file.digest}, stdin="lines", outputs={"o": "fd:1"})
+    outcome = await node.run(
+        script="sort", inputs={"lines": file.digest}, stdin="lines", outputs={"o": "fd:1"}
+    )
     assert node.text(outcome.outputs["o"]) == "a\nb\n"
 
 
-async def test_what_was_promised_and_not_made_is_said(node: Node) -> None:
+async def test_what_was_promised_and_not_made_is_said(node: RealNode) -> None:
     places = {"a": "file:x/y", "b": "dir:plots", "c": "glob:*.png", "d": "record:loss"}
-    outcome = await node.run("true", outputs=places)
+    outcome = await node.run(script="true", outputs=places)
     assert (outcome.reason, outcome.exit_code) == (ReasonCode.OUTPUT_MISSING, 0)
     assert outcome.message == (
         "output a was not written: there is no file output/x/y; "

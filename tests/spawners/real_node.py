@@ -1,0 +1,86 @@
+"""A node agent with a real launcher: orders in, outcomes out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from waiting import becomes
+
+from perijove.model import Account, Attempt, Outcome
+from perijove_spawners import registry
+from perijove_spawners.launcher import LauncherContext
+from perijove_spawners.node.agent import NodeAgent, NodeConfig
+from perijove_spawners.protocol import Order
+from perijove_spawners.store import Store
+
+
+class RealNode:
+    """Agents one after the other, with one launcher, on one directory."""
+
+    def __init__(self, directory: Path, launcher: str, account: Account, **options: str) -> None:
+        # Jobs of other accounts than the agent's pass through.
+        directory.chmod(0o755)
+        (directory / "launcher").mkdir(mode=0o700)
+        (directory / "node").mkdir(mode=0o711)
+        self.directory, self.account = directory, account
+        self.store = Store(directory / "store")
+        self._name, self._options = launcher, options
+        self._number = 0
+        self.agent: NodeAgent
+
+    async def open(self) -> None:
+        """An agent begins."""
+        installation = f"t{os.getpid()}{abs(hash(self.directory)) % 10**6}"
+        context = LauncherContext(installation, self.directory / "launcher", self._options)
+        self.launcher = registry.create(self._name, context)
+        config = NodeConfig(
+            name="n1", directory=self.directory / "node", cpus=4.0, memory=8 << 30, repeat=0.2, poll=0.5
+        )
+        self.agent = NodeAgent(config, {self._name: self.launcher}, self.store)
+        await self.agent.open()
+
+    async def close(self) -> None:
+        """It ends, and nothing is left on its engine."""
+        attempts = [Attempt(number + 1, 1) for number in range(self._number)]
+        await self.agent.stop(attempts, 0)
+        await self.agent.forget(attempts)
+
+        async def gone() -> bool:
+            await self.agent.forget(attempts)
+            return not await self.launcher.recover()
+
+        await becomes(gone, "the end of all that the test left")
+        await self.agent.close()
+
+    def order(self, *command: str, **fields: Any) -> Order:
+        """An order for `command`, or for the field ``script``."""
+        self._number += 1
+        given: dict[str, Any] = {"memory": 256 << 20, "account": self.account, **fields}
+        return Order(
+            attempt=Attempt(self._number, 1),
+            incarnation=self.agent.incarnation,
+            launcher=self._name,
+            owner="me",
+            title="t",
+            command=command,
+            **given,
+        )
+
+    async def run(self, *command: str, **fields: Any) -> Outcome:
+        """How a job ends."""
+        order = self.order(*command, **fields)
+        await self.agent.start([order])
+        return await self.outcome(order)
+
+    async def outcome(self, order: Order) -> Outcome:
+        """How a job ended."""
+        [report] = await self.agent.known([order.attempt])
+        assert report.outcome
+        return report.outcome
+
+    def text(self, digest: str) -> str:
+        """A file of the store."""
+        with self.store.open(digest) as file:
+            return file.read().decode()
