@@ -73,7 +73,7 @@ def create_app(settings: Settings, *, fabric: Fabric, identities: Identities) ->
     app.add_middleware(Standby, leadership=leadership)
     app.state.settings, app.state.controller = settings, controller
     app.state.leadership = leadership
-    app.state.identities, app.state.store = identities, Store(settings.store)
+    app.state.identities, app.state.store = identities, Store(settings.store, **settings.store_options)
     app.state.sessions = Sessions(
         kept_secret(settings.state / "cookie-key"), settings.prefix, getattr(identities, "auth", None)
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -79,6 +79,19 @@ class Settings(BaseSettings):
     scheduler: str = ""
     """Address of the Dask scheduler, for example ``tls://127.0.0.1:8786``."""
 
+    store: str = ""
+    """Folder or URL of the content store, ``s3://BUCKET/PREFIX`` for example, that service and nodes share; by
+    default a folder of the state directory."""
+    store_options: dict[str, Any] = {}
+    """What its filesystem takes (of fsspec, for S3 of s3fs): ``endpoint_url``, ``key``, ``secret``, ``profile``.
+    Without it S3 takes what the usual variables and files of AWS say."""
+    store_quota: int | None = None
+    """Bytes that the store may take; what is put beyond is refused. No limit by default."""
+    store_user_quota: int | None = None
+    """Bytes of the store that each user may own."""
+    store_collect: float | None = None
+    """How long after it was last put a file of the store is removed that nothing needs; by default none is."""
+
     default_image: str = NOTEBOOK_IMAGE
     """Image of jobs that name none, where the launcher runs containers."""
     images: list[str] = []
@@ -108,6 +121,8 @@ class Settings(BaseSettings):
     """Largest uploaded input."""
     reconcile_every: float = 30.0
     """Seconds between two comparisons of the database with what the nodes run."""
+    shared_idle: float = 30.0
+    """Seconds after which a job that makes the calls of shared functions ends when there are none."""
 
     @field_validator("listen", mode="before")
     @classmethod
@@ -119,7 +134,19 @@ class Settings(BaseSettings):
     def _size(cls, value: Any) -> int:
         return parse_size(value)
 
-    @field_validator("max_time", "grace", "reconcile_every", "lease", mode="before")
+    @field_validator("store_quota", "store_user_quota", mode="before")
+    @classmethod
+    def _quota(cls, value: Any) -> int | None:
+        return None if value is None else parse_size(value)
+
+    @model_validator(mode="after")
+    def _place(self) -> Self:
+        self.store = self.store or f"file://{(self.state / 'store').absolute()}"
+        return self
+
+    @field_validator(
+        "max_time", "grace", "reconcile_every", "lease", "shared_idle", "store_collect", mode="before"
+    )
     @classmethod
     def _duration(cls, value: Any) -> float | None:
         return None if value is None else parse_duration(value)
@@ -138,11 +165,6 @@ class Settings(BaseSettings):
     def own_url(self) -> str:
         """Where others reach this service."""
         return self.public_url or f"http://{self.listen[0]}{self.prefix}"
-
-    @property
-    def store(self) -> str:
-        """URL of the content-addressed store."""
-        return f"file://{(self.state / 'store').absolute()}"
 
     @property
     def tls(self) -> Path:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import logging
 import os
 import platform
 import signal
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import psutil
 import typer
@@ -39,6 +40,13 @@ ResourceList = Annotated[
     typer.Option(
         help="NAME=N, a countable resource, or NAME=/dev/a,/dev/b;/dev/c: units that are devices.",
         envvar="PERIJOVE_NODE_RESOURCES",
+    ),
+]
+StoreOptions = Annotated[
+    str,
+    typer.Option(
+        help='What the store\'s filesystem takes, as JSON: {"endpoint_url": "https://s3.example.org"}.',
+        envvar="PERIJOVE_STORE_OPTIONS",
     ),
 ]
 LauncherOptions = Annotated[
@@ -77,6 +85,7 @@ def node(
     store: Annotated[
         str, typer.Option(help="Folder or URL of the content store; default: STATE/store.")
     ] = "",
+    store_options: StoreOptions = "{}",
     installation: Annotated[str, typer.Option(help="Name of this Perijove on shared engines.")] = "perijove",
     launcher_option: LauncherOptions = None,
 ) -> None:
@@ -96,7 +105,8 @@ def node(
         )
         names = [word for entry in launcher or ["process"] for word in entry.split(",") if word]
         launchers = make_launchers(names, config, installation, _pairs("--launcher-option", launcher_option))
-        asyncio.run(_run(config, launchers, store or str(config.directory / "store"), scheduler, tls))
+        opened = Store(store or config.directory / "store", **_options(store_options))
+        asyncio.run(_run(config, launchers, opened, scheduler, tls))
     except OperatorError as error:
         typer.echo(f"perijove node: {error}", err=True)
         raise typer.Exit(2) from error
@@ -129,7 +139,7 @@ def make_launchers(
 
 
 async def _run(
-    config: NodeConfig, launchers: dict[str, Launcher], store: str, scheduler: str, tls: Path
+    config: NodeConfig, launchers: dict[str, Launcher], store: Store, scheduler: str, tls: Path
 ) -> None:
     from perijove_spawners.fabric.dask_settings import configure_dask
     from perijove_spawners.fabric.tls import load_tls
@@ -140,7 +150,7 @@ async def _run(
         security = load_tls(tls)
     except FileNotFoundError as error:
         raise OperatorError(str(error)) from error
-    agent = NodeAgent(config, launchers, Store(store))
+    agent = NodeAgent(config, launchers, store)
     # What is here now stays, and so do the records of thousands of running jobs: look for garbage seldom.
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)
@@ -160,6 +170,16 @@ def _size(text: str) -> int:
         return parse_size(text) if text else 0
     except ValueError as error:
         raise OperatorError(f"--memory {text}: {error}") from error
+
+
+def _options(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise OperatorError("--store-options: must be a JSON object")
+    return found
 
 
 def _pairs(option: str, entries: list[str] | None) -> dict[str, str]:

@@ -137,7 +137,7 @@ def _node(options: UpOptions, choice: LauncherChoice, installation: str, env: Ma
         "--state": str(state / "node"),
         "--scheduler": env["PERIJOVE_SCHEDULER"],
         "--tls": str(state / "tls"),
-        "--store": f"file://{state / 'store'}",
+        "--store": env.get("PERIJOVE_STORE") or f"file://{state / 'store'}",
         "--installation": installation,
         "--launcher": ",".join(launchers),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import secrets
@@ -20,7 +21,7 @@ import httpx
 from perijove.model import OperatorError
 from perijove_hub.private_files import kept_name, kept_secret
 from perijove_hub.proxy import install_proxy
-from perijove_hub.settings import usual_state
+from perijove_hub.settings import Settings, usual_state
 from perijove_hub.up import endpoint
 from perijove_hub.up.engine import choose_launcher
 from perijove_hub.up.lock import StateLock
@@ -34,6 +35,12 @@ log = logging.getLogger(__name__)
 READY_SECONDS = 120.0
 STOP_JOBS_SECONDS = 60.0
 DIRECTORIES = {"log": 0o700, "run": 0o700, "hub": 0o700, "homes": 0o755, "tls": 0o700}
+
+
+def _store(state: Path) -> dict[str, str]:
+    """Where the settings have the content store, for the node, which does not read them."""
+    settings = Settings(state=state)
+    return {"PERIJOVE_STORE": settings.store, "PERIJOVE_STORE_OPTIONS": json.dumps(settings.store_options)}
 
 
 def run(options: UpOptions) -> None:
@@ -54,7 +61,7 @@ def run(options: UpOptions) -> None:
             choice,
             ports,
             trial,
-            os.environ,
+            {**os.environ, **_store(options.state)},
             proxy,
             installation=kept_name(options.state / "installation"),
             root=os.geteuid() == 0,

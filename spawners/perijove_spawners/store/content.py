@@ -6,7 +6,8 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +16,20 @@ from typing import Any, BinaryIO
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from perijove.model import NotFoundError, TooLargeError, format_size
+from perijove.model import NotFoundError, OperatorError, TooLargeError, format_size
 from perijove_spawners.store.bucket import Bucket
 from perijove_spawners.store.checked import Checked
 from perijove_spawners.store.copying import Give, copy_file, copy_tree
-from perijove_spawners.store.errors import CorruptError
+from perijove_spawners.store.errors import CorruptError, FullError
 from perijove_spawners.store.folder import Folder
 from perijove_spawners.store.place import CHUNK, Blob, Place
+from perijove_spawners.store.s3 import with_defaults
 from perijove_spawners.store.trees import FILE, MAX_MANIFEST, Entry, Manifest, blob_of, is_tree
 
 _DIGEST = re.compile(r"sha256(-tree)?:[0-9a-f]{64}")
+FULL_NOTE = "full"
+FULL_EVERY = 10.0
+"""Seconds between two looks whether the store was declared full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +47,19 @@ class Store:
     """
 
     def __init__(self, url: str | os.PathLike[str], **options: Any) -> None:
-        fs, root = url_to_fs(os.fspath(url), **options)
-        place: Place = (
-            Folder(str(root)) if isinstance(fs, LocalFileSystem) else Bucket(fs, str(root).rstrip("/"))
-        )
-        self._place = place
+        self._place = _place_of(os.fspath(url), options)
+        self._full: tuple[float, str | None] = (0.0, None)
 
     # in
 
     def put(self, source: BinaryIO | Iterable[bytes], *, limit: int | None = None) -> Stored:
         """Take in all of `source`. :class:`TooLargeError` beyond `limit` bytes, with nothing kept.
 
-        What is there already is replaced by itself: its time is now, and damage to it is mended.
+        What is there already counts as put now. In a folder it is replaced by itself, which mends damage;
+        to a bucket it is not sent again when `source` can be read twice.
         """
+        if self._place.far and (known := self._put_again(source)) is not None:
+            return known
         with self.writer(limit=limit) as writer:
             for chunk in _chunks(source):
                 writer.write(chunk)
@@ -63,6 +68,7 @@ class Store:
     @contextmanager
     def writer(self, *, limit: int | None = None) -> Iterator[Writer]:
         """Take in a file piece by piece; what is not committed leaves no trace."""
+        self._refuse_when_full()
         writer = Writer(self._place, limit)
         try:
             yield writer
@@ -116,8 +122,8 @@ class Store:
         """Make the file or folder `path`, which must not be there; its parent must.
 
         `give` is called with each path made, files when they are whole. Files have `mode`, those that are
-        executable in a folder also the x bits beside its r bits; folders have 0755. Raises as :meth:`open`; what was
-        made until then stays.
+        executable in a folder also the x bits beside its r bits; folders have 0755. Raises as
+        :meth:`open`; what was made until then stays.
         """
         target = Path(path)
         if is_tree(digest):
@@ -158,18 +164,67 @@ class Store:
                 while opened.read(CHUNK):
                     pass
 
+    # for its operator
+
     def all(self) -> Iterator[Blob]:
         """Each file kept, lists of folders' files among them, in no order."""
         for name, size, changed in self._place.all():
             yield Blob(FILE + name, size, changed)
 
-    def delete(self, digest: str, *, before: float = float("inf")) -> bool:
-        """Remove it unless it was put since `before`; whether it is gone. A folder's files stay."""
-        return self._place.remove(_name(digest), before)
+    def delete(self, digests: Iterable[str], *, before: float = float("inf")) -> set[str]:
+        """Remove those that were not put since `before`; those that are gone. A folder's files stay."""
+        names = {_name(digest): digest for digest in digests}
+        return {names[name] for name in self._place.remove(names, before)}
 
     def sweep(self, before: float) -> None:
         """Remove what uploads that broke off before that time left behind."""
         self._place.sweep(before)
+
+    def declare_full(self, reason: str | None) -> None:
+        """Have everybody who uses the store put nothing more, for that reason; None: let them again."""
+        self._place.set_note(FULL_NOTE, None if reason is None else reason.encode())
+        self._full = (time.monotonic(), reason)
+
+    # by URL
+
+    def sign(self, digest: str, seconds: int) -> str | None:
+        """A URL from which anybody can read the file for so long; None where the store has no server."""
+        return self._place.sign(_name(digest), seconds)
+
+    def sign_upload(self, upload: str, seconds: int) -> str | None:
+        """Likewise one to ``PUT`` a file to. `upload`: 32 hexadecimal digits, never used before."""
+        return self._place.sign_upload(upload, seconds)
+
+    def take_upload(self, upload: str, *, limit: int | None = None) -> Stored:
+        """Take in what came by that URL. :class:`NotFoundError` when nothing did."""
+        try:
+            with self._place.uploaded(upload) as file:
+                stored = self.put(file, limit=limit)
+        except FileNotFoundError:
+            raise NotFoundError("nothing was sent to that URL") from None
+        self._place.forget_upload(upload)
+        return stored
+
+    def _put_again(self, source: BinaryIO | Iterable[bytes]) -> Stored | None:
+        """What `source` is, when it can be read twice and the store has it; else it is where it was."""
+        if not isinstance(source, io.IOBase) or not source.seekable():
+            return None
+        digest, size, begin = hashlib.sha256(), 0, source.tell()
+        for chunk in _chunks(source):
+            digest.update(chunk)
+            size += len(chunk)
+        source.seek(begin)
+        name = digest.hexdigest()
+        return Stored(FILE + name, size) if self._place.refresh(name) else None
+
+    def _refuse_when_full(self) -> None:
+        looked, reason = self._full
+        if not looked or time.monotonic() - looked > FULL_EVERY:
+            text = self._place.note(FULL_NOTE)
+            reason = None if text is None else text.decode(errors="replace")
+            self._full = (time.monotonic(), reason)
+        if reason is not None:
+            raise FullError(reason)
 
 
 class Writer:
@@ -202,6 +257,16 @@ class Writer:
         if self._open:
             self._open = False
             self._incoming.abandon()
+
+
+def _place_of(url: str, options: Mapping[str, Any]) -> Place:
+    s3 = url.startswith(("s3://", "s3a://"))
+    try:
+        fs, root = url_to_fs(url, **(with_defaults(options) if s3 else options))
+    except (ImportError, ValueError, TypeError) as error:
+        text = "perijove[s3] is not installed here" if s3 and isinstance(error, ImportError) else str(error)
+        raise OperatorError(f"store: {url} cannot be used: {text}") from error
+    return Folder(str(root)) if isinstance(fs, LocalFileSystem) else Bucket(fs, str(root).rstrip("/"))
 
 
 def _name(digest: str) -> str:

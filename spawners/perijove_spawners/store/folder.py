@@ -23,6 +23,8 @@ class Folder:
     ``sha256/ab/cdef...`` are the files, ``incoming/`` those that are being written.
     """
 
+    far = False
+
     def __init__(self, root: str) -> None:
         self.root = root
         with folder_errors(root):
@@ -53,11 +55,12 @@ class Folder:
             return False
         return True
 
-    def remove(self, name: str, before: float) -> bool:
-        """See :class:`~perijove_spawners.store.place.Place`.
+    def remove(self, names: Iterable[str], before: float) -> set[str]:
+        """See :class:`~perijove_spawners.store.place.Place`."""
+        return {name for name in names if self._remove(name, before)}
 
-        It is moved out of the way first: whoever puts it meanwhile finds it not there, or has made it new.
-        """
+    def _remove(self, name: str, before: float) -> bool:
+        # Moved out of the way first: whoever puts it meanwhile finds it not there, or has made it new.
         aside = f"{self.root}/incoming/{secrets.token_hex(16)}"
         try:
             os.rename(self.path(name), aside)  # noqa: PTH104
@@ -91,6 +94,36 @@ class Folder:
     def location(self, name: str) -> str:
         """See :class:`~perijove_spawners.store.place.Place`."""
         return Path(self.path(name)).absolute().as_uri()
+
+    def note(self, title: str) -> bytes | None:
+        """See :class:`~perijove_spawners.store.place.Place`."""
+        try:
+            return Path(self.root, title).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def set_note(self, title: str, text: bytes | None) -> None:
+        """See :class:`~perijove_spawners.store.place.Place`."""
+        path = Path(self.root, title)
+        if text is None:
+            path.unlink(missing_ok=True)
+        else:
+            fresh = Path(self.root, "incoming", secrets.token_hex(16))
+            fresh.write_bytes(text)
+            fresh.replace(path)
+
+    def sign(self, name: str, seconds: int) -> None:
+        """It has no server of its own."""
+
+    def sign_upload(self, upload: str, seconds: int) -> None:
+        """It has no server of its own."""
+
+    def uploaded(self, upload: str) -> BinaryIO:
+        """Nothing comes without the service."""
+        raise FileNotFoundError(upload)
+
+    def forget_upload(self, upload: str) -> None:
+        """There is none."""
 
     def path(self, name: str) -> str:
         """Where the file of that name lies."""

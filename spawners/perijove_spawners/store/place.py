@@ -33,7 +33,14 @@ class Incoming(Protocol):
 
 
 class Place(Protocol):
-    """Keeps files by name, 64 hexadecimal digits each. All calls block."""
+    """Keeps files by name, 64 hexadecimal digits each. All calls block.
+
+    Raises :class:`~perijove.model.UnavailableError` for what may pass, :class:`FullError`, and
+    :class:`~perijove.model.OperatorError` for what its operator must mend.
+    """
+
+    far: bool
+    """Sending a file there costs more than reading it twice."""
 
     def create(self) -> Incoming:
         """Begin a file."""
@@ -50,8 +57,8 @@ class Place(Protocol):
     def refresh(self, name: str) -> bool:
         """Make it count as put just now; False when there is none."""
 
-    def remove(self, name: str, before: float) -> bool:
-        """Remove it unless it was put since `before`; whether it is gone."""
+    def remove(self, names: Iterable[str], before: float) -> set[str]:
+        """Remove those that were not put since `before`; those that are gone."""
 
     def all(self) -> Iterator[tuple[str, int, float]]:
         """Each name with its bytes and when it was last put."""
@@ -61,3 +68,21 @@ class Place(Protocol):
 
     def location(self, name: str) -> str:
         """Its URL."""
+
+    def note(self, title: str) -> bytes | None:
+        """A few bytes that all who use the place can read; None where there is none."""
+
+    def set_note(self, title: str, text: bytes | None) -> None:
+        """Write or remove it."""
+
+    def sign(self, name: str, seconds: int) -> str | None:
+        """A URL from which anybody can read the file for so long; None where there are no such URLs."""
+
+    def sign_upload(self, upload: str, seconds: int) -> str | None:
+        """Likewise one to which anybody can ``PUT`` a file, which nobody sees under any name."""
+
+    def uploaded(self, upload: str) -> BinaryIO:
+        """What came by it; ``FileNotFoundError`` when nothing did."""
+
+    def forget_upload(self, upload: str) -> None:
+        """Remove what came by it."""
