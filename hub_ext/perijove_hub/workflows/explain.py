@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 from perijove.model import Cause, CauseKind
 from perijove_hub.workflows.keys import VERSION, Ingredients
+from perijove_hub.workflows.record import SECRET
 
 SizeOf = Callable[[str], int | None]
 """Digest -> bytes, where known."""
 _SHOWN = 200
 _LINES = 20
-_SECRET = re.compile(r"(?i)token|secret|passw|credential|(^|_)key$|api_?key")
 _MAGIC = re.compile(r"get_ipython\(\)\.(run_line_magic|system)\((?:'(\w+)', )?'((?:[^'\\])*)'\)")
 _SINGLE: dict[str, tuple[CauseKind, str]] = {
     "image": (CauseKind.IMAGE, "image"),
@@ -103,7 +103,7 @@ def _named(kind: CauseKind, part: str, before: Ingredients, after: Ingredients) 
         if name in old and name in new and _same(old[name], new[name]):
             continue
         texts = [_text(side[name]) if name in side else None for side in (old, new)]
-        if kind is CauseKind.ENVIRONMENT and _SECRET.search(name):
+        if kind is CauseKind.ENVIRONMENT and SECRET.search(name):
             texts = [text and "(not shown)" for text in texts]
         yield _told(kind, name, f"{_WORDS[kind]} {name}", *texts)
 

@@ -165,7 +165,8 @@ class ResultRecord(Record):
     """What is worth knowing of one computation afterwards; stands on its own."""
 
     version: int = 1
-    job: Job
+    job: Job | None = None
+    """None where many steps shared one, and of a cached step whose job is no longer kept."""
     run: int | None = None
     step: str = ""
     key: str | None = None
