@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse
 from itsdangerous import BadSignature, URLSafeTimedSerializer
+from starlette.requests import HTTPConnection
 
 from perijove.model import ForbiddenError, UnauthorizedError
 from perijove_hub.identity import Caller, Identities
@@ -36,7 +37,7 @@ class Sessions:
         self._state = URLSafeTimedSerializer(key, salt="login")
         self._form = URLSafeTimedSerializer(key, salt="form")
 
-    async def caller(self, request: Request) -> Caller | None:
+    async def caller(self, request: HTTPConnection) -> Caller | None:
         """Whoever the cookie says; None when it says nothing that still holds."""
         identities: Identities = request.app.state.identities
         try:
