@@ -180,6 +180,8 @@ class Answers:
     """Nothing will follow: the job has ended, and this reaches the end."""
     missing: tuple[str, ...] = ()
     """No call was taken, since the job does not have these files."""
+    unstaged: Mapping[str, str] = field(default_factory=dict)
+    """Nor was any when files could not be brought: digest -> why."""
 
 
 class NodeCalls(Protocol):
@@ -247,13 +249,13 @@ class NodeCalls(Protocol):
         """Run a command beside the job, as its account."""
 
     async def compute(
-        self, attempt: Attempt, message: bytes, contents: Sequence[str], offset: int, wait: float = 0.0
+        self, attempt: Attempt, message: bytes, contents: Sequence[str], offset: int | None, wait: float = 0.0
     ) -> Answers:
         """Have a warm job (``python -m perijove.runner pool``) make calls, and hear of those it made before.
 
         `message`: a request as :mod:`perijove.runner.pool` has it, which the job is to answer within `wait`
-        seconds; `contents`: digests of files that it gets first. Of a job that has ended the answers that it
-        wrote down are read, and the rest is passed over. LaunchError when the job does not answer: then it
+        seconds; `contents`: digests of files that it gets first. What it wrote down is read from `offset` on,
+        if that is given, also when it has ended, and the rest is passed over then. LaunchError when the job does not answer: then it
         may or may not have taken the calls.
         """
 

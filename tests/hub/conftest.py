@@ -162,7 +162,7 @@ class SimulatedNode:
         return 0, b""
 
     async def compute(
-        self, attempt: Attempt, message: bytes, contents: Sequence[str], offset: int, wait: float = 0.0
+        self, attempt: Attempt, message: bytes, contents: Sequence[str], offset: int | None, wait: float = 0.0
     ) -> Answers:
         raise LaunchError(f"{attempt} answers no calls")
 

@@ -45,7 +45,8 @@ def run_step(
     )
     recorded = directory / "output" / ".recorded.jsonl"
     lines = recorded.read_text().splitlines() if recorded.exists() else []
-    return done.returncode, done.stderr, {line["name"]: line["value"] for line in map(json.loads, lines)}
+    values = [line for line in map(json.loads, lines) if "name" in line]
+    return done.returncode, done.stderr, {line["name"]: line["value"] for line in values}
 
 
 def result(directory: Path) -> Any:
@@ -122,6 +123,7 @@ def test_what_is_recorded_reads_back_the_same(value: Any) -> None:
         1 << 60,
         numpy.float64(1.5),
         "\udc80",
+        "a\0b",
         b"bytes",
         [[(1,)]],
         "x" * VALUE_BYTES,

@@ -159,6 +159,12 @@ async def test_files_that_it_lacks_are_named_and_no_call_is_taken(warm: Warm) ->
     assert line["value"] == 3
 
 
+async def test_files_that_are_not_in_the_store_are_told_from_a_job_that_does_not_answer(warm: Warm) -> None:
+    nowhere = f"sha256:{'0' * 64}"
+    answers = await warm.ask([nowhere], calls=[call("1/abs/1", nowhere, -3)])
+    assert "not in the store" in answers.unstaged[nowhere]
+
+
 async def test_a_call_that_comes_twice_is_made_once(warm: Warm) -> None:
     def note(path: str) -> None:
         with Path(path).open("a") as file:
@@ -436,7 +442,8 @@ async def test_lines_that_are_none_are_passed_over_and_results_elsewhere_not_tak
         b'{"call": "1/c/1", "ended": 1, "data": "no base64!"}',
         b'{"call": "1/d/1", "ended": 1, "file": ".."}',
         b'{"call": "1/e/1", "ended": 1, "value": 5}',
-        b'{"call": "1/f/1", "en',
+        b'{"call": "1/f/1", "ended": 1, "digest": "sha256:00", "size": 7}',
+        b'{"call": "1/g/1", "en',
     ]
     await job.bench.agent.stop([ATTEMPT], 0)
     await job.bench.outcome(1)
@@ -446,7 +453,9 @@ async def test_lines_that_are_none_are_passed_over_and_results_elsewhere_not_tak
     assert {name: line.get("reason") for name, line in job.ended.items()} == {
         **dict.fromkeys(("1/a/1", "1/b/1", "1/c/1", "1/d/1"), "OutputMissing"),
         "1/e/1": None,
+        "1/f/1": None,
     }
+    assert "digest" not in job.ended["1/f/1"]
     assert job.ended["1/e/1"]["value"] == 5
 
 

@@ -66,9 +66,9 @@ class Core:
         task.add_done_callback(self._finished)
         return task
 
-    def spawn_vital(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn_vital(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[Any]:
         """Likewise; nothing goes on without it."""
-        self.spawn(self._vital(work))
+        return self.spawn(self._vital(work))
 
     async def end(self) -> None:
         """Cancel all that is under way."""

@@ -17,6 +17,7 @@ from perijove.runner.display import DisplayLog, captured
 FUNCTION, CALL = "function.pkl", "call.json"
 VALUE_BYTES = 64 << 10
 """A result that is JSON of at most so many bytes is recorded as a value, too."""
+DEPTH = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +92,16 @@ def exit_code(leaving: SystemExit) -> int:
 def json_of(value: Any) -> str | None:
     """`value` as JSON of at most VALUE_BYTES; None unless reading it back gives the very same.
 
-    So no tuple, no NumPy number, no key that is not a text, and neither NaN nor an infinity (RFC 8259).
+    So no tuple, no NumPy number, no key that is not a text, neither NaN nor an infinity (RFC 8259), and not
+    what a database refuses, as values that jobs record: NUL in a text, more than DEPTH levels.
     """
-    try:
-        if not _is_json(value):
-            return None
-        text = json.dumps(value)
-    except RecursionError:
+    if not _is_json(value, DEPTH):
         return None
+    text = json.dumps(value)
     return text if len(text) <= VALUE_BYTES else None
 
 
-def _is_json(value: Any) -> bool:
+def _is_json(value: Any, depth: int) -> bool:
     kind = type(value)
     if kind is str:
         return _is_text(value)
@@ -112,13 +111,18 @@ def _is_json(value: Any) -> bool:
         # What other readers of JSON take for the same number (RFC 7493, section 2.2).
         return bool(abs(value) < 1 << 53)
     if kind is list:
-        return all(_is_json(part) for part in value)
+        return depth > 0 and all(_is_json(part, depth - 1) for part in value)
     if kind is dict:
-        return all(type(name) is str and _is_text(name) and _is_json(part) for name, part in value.items())
+        parts = value.items()
+        return depth > 0 and all(
+            type(name) is str and _is_text(name) and _is_json(part, depth - 1) for name, part in parts
+        )
     return value is None or kind is bool
 
 
 def _is_text(text: str) -> bool:
+    if "\0" in text:
+        return False
     if text.isascii():
         return True
     try:

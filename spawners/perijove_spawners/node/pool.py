@@ -19,6 +19,7 @@ import struct
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,14 @@ class SilentJobError(LaunchError):
     transient = True
 
 
+class _UnstagedError(Exception):
+    """A file cannot be brought, now or later."""
+
+    def __init__(self, digest: str, message: str) -> None:
+        super().__init__(message)
+        self.digest = digest
+
+
 class Pools:
     """The warm jobs of a node."""
 
@@ -56,7 +65,7 @@ class Pools:
         self._attempts, self._lives, self._store = attempts, lives, store
 
     async def compute(
-        self, attempt: Attempt, message: bytes, contents: Sequence[str], offset: int, wait: float = 0.0
+        self, attempt: Attempt, message: bytes, contents: Sequence[str], offset: int | None, wait: float = 0.0
     ) -> Answers:
         """See :meth:`perijove_spawners.protocol.NodeCalls.compute`."""
         life = self._lives.get(attempt)
@@ -66,8 +75,14 @@ class Pools:
         if life is not None and not ended:
             if not life.started:
                 raise LaunchError(f"{attempt} has not started")
-            missing = await self._tell(life, folder, account, message, contents, wait)
-        return await asyncio.to_thread(self._answers, folder, account, offset, ended, missing)
+            try:
+                missing = await self._tell(life, folder, account, message, contents, wait)
+            except _UnstagedError as error:
+                return Answers((), offset or 0, end=False, unstaged={error.digest: str(error)})
+        if offset is None:
+            return Answers((), 0, end=ended, missing=missing)
+        answers = await asyncio.to_thread(self._answers, folder, account, offset, ended)
+        return replace(answers, missing=missing)
 
     async def _place(self, attempt: Attempt, life: Life | None) -> tuple[Path, Account]:
         if life is not None:
@@ -116,15 +131,15 @@ class Pools:
                 while data := source.read(CHUNK):
                     copy.write(data)
             copy.seek(0)
-        except PerijoveError as error:
+        except UnavailableError as error:
             raise LaunchError(f"an input could not be staged: {error}") from error
+        except PerijoveError as error:
+            raise _UnstagedError(digest, f"an input could not be staged: {error}") from error
         return copy.fileno()
 
     # what it answers
 
-    def _answers(
-        self, folder: Path, account: Account, offset: int, ended: bool, missing: tuple[str, ...]
-    ) -> Answers:
+    def _answers(self, folder: Path, account: Account, offset: int, ended: bool) -> Answers:
         try:
             with open_file(folder, account, JOURNAL) as file:
                 data = os.pread(file.fileno(), PIECE, offset)
@@ -138,10 +153,12 @@ class Pools:
         lines = tuple(
             self._kept(folder, account, line) for text in whole.splitlines() if (line := _parsed(text))
         )
-        return Answers(lines, offset + len(whole), end=ended and len(data) < PIECE, missing=missing)
+        return Answers(lines, offset + len(whole), end=ended and len(data) < PIECE)
 
     def _kept(self, folder: Path, account: Account, line: dict[str, Any]) -> dict[str, Any]:
         """The line, its result in the store if it has one that is no value."""
+        # Only what comes through here is the user's own.
+        line = {name: value for name, value in line.items() if name not in {"digest", "size"}}
         try:
             if isinstance(data := line.pop("data", None), str):
                 stored = self._store.put([base64.b64decode(data, validate=True)])
