@@ -95,8 +95,8 @@ class Settings(BaseSettings):
     default_image: str = NOTEBOOK_IMAGE
     """Image of jobs that name none, where the launcher runs containers."""
     images: list[str] = []
-    """Patterns of images users may ask for. Empty: in mode ``single`` any, else the default image's
-    repository."""
+    """Patterns of images users may ask for. Empty: in mode ``single`` any, else those of the default image's
+    repository, and archives (``archive:*``)."""
     default_launcher: str | None = None
     """Launcher of jobs that name none; by default the first that a node offers."""
     networks: list[str] = []
@@ -176,7 +176,9 @@ class Settings(BaseSettings):
         """Patterns in force."""
         if self.images:
             return [*self.images, self.default_image]
-        return ["*"] if self.mode == "single" else [f"{self.default_image.partition(':')[0]}:*"]
+        if self.mode == "single":
+            return ["*"]
+        return [f"{self.default_image.partition(':')[0]}:*", "archive:*"]
 
     @property
     def allowed_networks(self) -> list[str]:

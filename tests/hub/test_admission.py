@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -53,13 +54,14 @@ def ada(
     policy: str = "",
     groups: frozenset[str] = frozenset(),
     known: dict[int, Job] | None = None,
+    owns: Callable[[str], bool] = lambda _: True,
     **settings: Any,
 ) -> Admitted:
     """Ada submits `spec`."""
     rules = load(policy)
     site = Site(Settings(mode="hub", **settings), rules, nodes or (node("n1"),))
     wanted = JobSpec.model_validate({"command": ["true"], "launcher": "process", **spec})
-    return admit(wanted, Asker(rules, "ada", groups), ADA, site, now=NOW, known=known or {})
+    return admit(wanted, Asker(rules, "ada", groups), ADA, site, now=NOW, owns=owns, known=known or {})
 
 
 def refused(spec: dict[str, Any], *nodes: Node, **more: Any) -> list[FieldError]:

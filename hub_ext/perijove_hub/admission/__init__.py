@@ -11,13 +11,13 @@ from perijove_hub.admission.fields import (
     NOT_YET,
     dependency_errors,
     expand,
-    file_errors,
     image_errors,
     network_errors,
     path_errors,
     targets,
     unsupported,
 )
+from perijove_hub.admission.files import archive_errors, file_errors, output_errors, program_errors
 from perijove_hub.admission.fit import fit_errors
 from perijove_hub.admission.rights import (
     choose_partition,
@@ -66,6 +66,9 @@ def admit(
         *unsupported(spec, launcher),
         *image_errors(spec, launcher, settings),
         *network_errors(spec, launcher, settings),
+        *archive_errors(spec, launcher),
+        *program_errors(spec, launcher),
+        *output_errors(spec, launcher, targets(spec, identity, settings)),
         *project_errors(spec, asker),
         *volume_errors(spec, site, asker),
         *path_errors(spec, identity, launcher, settings),

@@ -1,9 +1,9 @@
-"""What a launcher and the site's lists allow: features, image, network, paths, files, dependencies."""
+"""What a launcher and the site's lists allow: features, image, network, paths, dependencies."""
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
 from perijove.model import Capabilities, Dependency, FieldError, Job, JobSpec, Kind
@@ -81,6 +81,8 @@ def network_errors(spec: JobSpec, launcher: Capabilities, settings: Settings) ->
 
 def targets(spec: JobSpec, identity: Identity, settings: Settings) -> list[str]:
     """Paths, as the job sees them, under which its volumes lie."""
+    if spec.sealed:
+        return []
     names = [request.name for request in spec.volumes]
     return [
         identity.account.home if name == "home" else expand(settings.volumes[name].target, identity)
@@ -112,18 +114,6 @@ def path_errors(
                 text = f"outside the volumes of this job, which are at: {', '.join(inside[:-2]) or 'none'}"
                 errors.append(FieldError(name, path, text))
     return errors
-
-
-def file_errors(spec: JobSpec, owns: Callable[[str], bool]) -> list[FieldError]:
-    """Whether the user uploaded the files that the job takes."""
-    digests = {f"inputs.{name}": digest for name, digest in spec.inputs.items()}
-    if spec.function:
-        digests["function"] = spec.function
-    return [
-        FieldError(name, digest, "no such file was uploaded by you; POST it to /files first")
-        for name, digest in digests.items()
-        if not owns(digest)
-    ]
 
 
 def dependency_errors(spec: JobSpec, known: Mapping[int, Job]) -> list[FieldError]:
