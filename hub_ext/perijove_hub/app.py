@@ -31,6 +31,7 @@ from perijove_hub.settings import Settings
 from perijove_hub.standby import Standby, led
 from perijove_hub.store.database import Database
 from perijove_hub.store.leadership import LOCK, Leadership, holder_at
+from perijove_hub.workflows.runs import Runs
 from perijove_spawners.fabric.dask_fabric import DaskFabric
 from perijove_spawners.fabric.port import Fabric
 from perijove_spawners.fabric.tls import ensure_tls
@@ -43,6 +44,8 @@ def create_app(settings: Settings, *, fabric: Fabric, identities: Identities) ->
     """The application; `fabric` and `identities` are given so that tests can bring their own."""
     database = Database(settings.database_at)
     controller = Controller(settings, database, fabric, partial(resolve, settings=settings))
+    store = Store(settings.store, **settings.store_options)
+    runs = Runs(controller, store)
     holder = holder_at(settings.state)
     lock = settings.state / LOCK
     leadership = Leadership(database, holder, settings.own_url, ttl=settings.lease, lock=lock)
@@ -50,6 +53,7 @@ def create_app(settings: Settings, *, fabric: Fabric, identities: Identities) ->
     async def begin() -> None:
         fabric.fence = leadership.fence or 0
         await controller.open()
+        await runs.open()
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -73,7 +77,7 @@ def create_app(settings: Settings, *, fabric: Fabric, identities: Identities) ->
     app.add_middleware(Standby, leadership=leadership)
     app.state.settings, app.state.controller = settings, controller
     app.state.leadership = leadership
-    app.state.identities, app.state.store = identities, Store(settings.store, **settings.store_options)
+    app.state.identities, app.state.store, app.state.runs = identities, store, runs
     app.state.sessions = Sessions(
         kept_secret(settings.state / "cookie-key"), settings.prefix, getattr(identities, "auth", None)
     )

@@ -88,7 +88,7 @@ async def _accept(
 ) -> list[Job]:
     settings, database = controller.settings, controller.database
     if not controller.joined.is_set():
-        await _first_node(controller)
+        await first_node(controller)
     coming = sum(arrays.size(spec) or 1 for spec in specs)
     if controller.board.waiting + coming > settings.max_pending:
         raise ConflictError(
@@ -130,7 +130,8 @@ def _new_job(job_id: int, owner: str, admitted: Admitted, now: float) -> Job:
     )
 
 
-async def _first_node(controller: Controller) -> None:
+async def first_node(controller: Controller) -> None:
+    """Wait a while for a first node, when none has joined yet."""
     try:
         await asyncio.wait_for(controller.joined.wait(), NODE_PATIENCE)
     except TimeoutError:

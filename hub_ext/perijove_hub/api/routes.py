@@ -13,6 +13,7 @@ from perijove_hub.api import (
     site,
     usage,
     why,
+    workflows,
 )
 
 PARTS = (
@@ -24,6 +25,7 @@ PARTS = (
     files.router,
     records.router,
     events.router,
+    workflows.router,
     usage.router,
     nodes.router,
     policies.router,

@@ -53,6 +53,11 @@ class Books:
             self.pending.batch.events.append(line)
         self.pending.published.append((line, job))
 
+    @property
+    def last_seq(self) -> int:
+        """The highest number given."""
+        return self._last_seq
+
     def next_seq(self) -> int:
         """A number of the history for something that is no event of a job."""
         self._last_seq += 1

@@ -36,6 +36,8 @@ class Writer:
         self._core, self._perform = core, perform
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._subscribers: set[Subscriber] = set()
+        self.listeners: list[Callable[[Sequence[tuple[JobEvent, Job]]], None]] = []
+        """Told of all events once they are durable, at once and without a limit."""
         self.patience = COMMIT_PATIENCE
         self.unwritten: dict[tuple[str, str], range] = {}
         """Submissions whose request may have given up waiting: owner and key -> ids."""
@@ -119,6 +121,8 @@ class Writer:
             self.unwritten.pop((row["owner"], row["key"]), None)
 
     def _publish(self, pending: Pending) -> None:
+        for listener in self.listeners:
+            listener(pending.published)
         if not self._subscribers:
             return
         for item in pending.published:

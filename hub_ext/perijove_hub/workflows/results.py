@@ -1,0 +1,134 @@
+"""Results of earlier steps taken for equal ones, and equal steps under way that are waited for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from perijove.model import Output
+from perijove_hub.jobs.controller import Controller
+from perijove_hub.store.workflow_rows import ResultLine, StepLine
+from perijove_hub.workflows import explain
+from perijove_hub.workflows.live import Live, Unit
+from perijove_hub.workflows.submitting import Draft
+from perijove_spawners.store import Store
+
+
+class Results:
+    """What may be taken. Of equal steps at once one runs, and the others wait for it."""
+
+    def __init__(self, controller: Controller, store: Store) -> None:
+        self._controller, self._store = controller, store
+        self._flights: dict[tuple[str, str], tuple[Unit, list[tuple[Live, Unit]]]] = {}
+        """Key (and owner, of what is not sealed) -> who runs, who waits."""
+
+    async def take(self, live: Live, some: Sequence[Draft], cached: Callable[[Unit], None]) -> list[Draft]:
+        """Give results to those that there are some for; the others, which have to run.
+
+        Those that wait for an equal one are in neither.
+        """
+        found, before, failed = await asyncio.to_thread(self._look, live, some)
+        gone = await self._gone(found)
+        rest = []
+        for one in some:
+            unit = one.unit
+            result = found.get(unit.key or "") or found.get(live.label(unit))
+            expired = result is not None and not gone.isdisjoint(_digests(result.outputs))
+            if result is not None and not expired:
+                unit.outputs = {name: Output.model_validate(o) for name, o in result.outputs.items()}
+                unit.cached_from, unit.ingredients = result.run, None
+                cached(unit)
+                continue
+            if self._waits(live, unit):
+                continue
+            if unit.ingredients is not None:
+                old = before.get(live.label(unit))
+                unit.causes = explain.causes(
+                    unit.ingredients,
+                    old.ingredients if old is not None else None,
+                    cached=live.step_of(unit).cached,
+                    mode=live.run.cache,
+                    equal="expired" if expired else "failed" if unit.key in failed else "",
+                )
+            rest.append(one)
+        return rest
+
+    def _look(
+        self, live: Live, some: Sequence[Draft]
+    ) -> tuple[dict[str, Any], dict[str, ResultLine], set[str]]:
+        """What may be taken by key or label, the latest of the same steps, and keys that failed before."""
+        database, run = self._controller.database.workflows, live.run
+        found: dict[str, Any] = {}
+        wanted = [one.unit for one in some if one.unit.key is not None]
+        if run.cache == "use":
+            for unit in wanted:
+                line = live.earlier.get(live.label(unit))
+                if line is not None and line.key == unit.key:
+                    found[live.label(unit)] = _Earlier(line)
+            keys = [u.key for u in wanted if u.key and live.step_of(u).cached and live.label(u) not in found]
+            found |= database.results(keys, run.owner)
+        missing = [u for u in wanted if u.key not in found and live.label(u) not in found]
+        before = database.latest(run.owner, run.name, [live.label(unit) for unit in missing])
+        failed = database.failed([unit.key for unit in missing if unit.key])
+        return found, before, failed
+
+    async def _gone(self, found: dict[str, Any]) -> set[str]:
+        """Digests that the store does not have any more."""
+        wanted = {digest for one in found.values() for digest in _digests(one.outputs)}
+        if not wanted:
+            return set()
+        return wanted - await asyncio.to_thread(self._store.exists_many, wanted)
+
+    # ---- equal steps at once
+
+    def _waits(self, live: Live, unit: Unit) -> bool:
+        flight = self._flights.get(_flight(live, unit)) if self._shares(live, unit) else None
+        if flight is None:
+            if self._shares(live, unit):
+                self.fly(live, unit)
+            return False
+        if flight[0] is unit:
+            return False
+        flight[1].append((live, unit))
+        return True
+
+    def _shares(self, live: Live, unit: Unit) -> bool:
+        return unit.key is not None and live.step_of(unit).cached and live.run.cache == "use"
+
+    def fly(self, live: Live, unit: Unit) -> None:
+        """It runs; equal ones wait from now on."""
+        if self._shares(live, unit):
+            self._flights.setdefault(_flight(live, unit), (unit, []))
+
+    def landed(self, live: Live, unit: Unit) -> list[tuple[Live, Unit]]:
+        """It does not run any more: those that waited, who are to look again."""
+        flight = self._flights.get(_flight(live, unit)) if unit.key is not None else None
+        if flight is None or flight[0] is not unit:
+            return []
+        del self._flights[_flight(live, unit)]
+        return flight[1]
+
+    def leave(self, live: Live) -> list[Unit]:
+        """The instances of this run that wait; they do no more."""
+        found = []
+        for _, waiting in self._flights.values():
+            found += [unit for other, unit in waiting if other is live]
+            waiting[:] = [one for one in waiting if one[0] is not live]
+        return found
+
+
+class _Earlier:
+    """The step of the run that is resumed."""
+
+    def __init__(self, line: StepLine) -> None:
+        self.run = line.cached_from or line.run
+        self.outputs: dict[str, Any] = line.detail.get("outputs", {})
+
+
+def _flight(live: Live, unit: Unit) -> tuple[str, str]:
+    return unit.key or "", "" if live.step_of(unit).sealed else live.run.owner
+
+
+def _digests(outputs: dict[str, Any]) -> set[str]:
+    return {one["digest"] for one in outputs.values() if one.get("digest")}
