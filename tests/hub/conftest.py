@@ -7,7 +7,7 @@ import getpass
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -267,3 +267,9 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
 
 def home() -> str:
     return os.path.expanduser("~")  # noqa: PTH111 - compared with what the service answers
+
+
+@pytest.fixture
+def running_service() -> Callable[..., AbstractAsyncContextManager[Service]]:
+    """:func:`running`, for tests that bring nodes of their own."""
+    return running

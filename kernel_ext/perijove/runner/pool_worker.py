@@ -22,7 +22,7 @@ import cloudpickle
 
 from perijove.runner.directory import JobDirectory, RunnerError
 from perijove.runner.journal import FOLDER, Journal
-from perijove.runner.step import VALUE_BYTES, Inputs, exit_code, json_of, traceback_of
+from perijove.runner.step import FUNCTION, VALUE_BYTES, Inputs, exit_code, json_of, traceback_of
 
 FUNCTIONS = 64
 """How many functions are kept unpickled."""
@@ -172,7 +172,7 @@ class Worker:
 
     def _function(self, digest: str) -> Any:
         if digest not in self._functions:
-            self._functions[digest] = self._directory.load(content(self._directory.path, digest))
+            self._functions[digest] = self._directory.load(self._path({FUNCTION: digest}, FUNCTION))
             while len(self._functions) > FUNCTIONS:
                 self._functions.popitem(last=False)
         self._functions.move_to_end(digest)
