@@ -116,10 +116,19 @@ class Standing:
 
 def standings(workflow: Workflow, steps: Iterable[StepRun]) -> list[Standing]:
     """Each step of `workflow` in its order, with what `steps` tell of it."""
-    by_name: dict[str, list[StepRun]] = defaultdict(list)
-    for step in steps:
-        by_name[step.step].append(step)
+    by_name = by_step(steps)
     return [standing_of(name, step, by_name.get(name, ())) for name, step in workflow.steps.items()]
+
+
+def by_step(steps: Iterable[StepRun]) -> dict[str, list[StepRun]]:
+    """The instances of each step; what stood for a mapped step before it had any is left out."""
+    found: dict[str, list[StepRun]] = defaultdict(list)
+    for step in steps:
+        found[step.step].append(step)
+    for name, runs in found.items():
+        if len(runs) > 1:
+            found[name] = [run for run in runs if run.index is not None] or runs
+    return found
 
 
 def standing_of(name: str, step: Step, runs: Sequence[StepRun]) -> Standing:
@@ -312,6 +321,7 @@ __all__ = [
     "ORDER",
     "Graph",
     "Standing",
+    "by_step",
     "causes_text",
     "graph_of",
     "needs_of",

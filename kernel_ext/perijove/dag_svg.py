@@ -26,6 +26,8 @@ AHEAD, BESIDE = 44, 16
 MARGIN = 6
 WIDE = 1100
 """Pixels up to which layers go from left to right; beyond, from top to bottom where that is less."""
+PHONE = 2 * (WIDTH + BESIDE) + 2 * MARGIN
+"""Pixels of a picture that can still be read on a phone."""
 COLUMNS = 23
 """Of a name and the word for its kind, before it is cut."""
 
@@ -107,6 +109,12 @@ def svg(
         f"<title>{clean(title)}</title><desc>{clean(description)}</desc><style>{_STYLE}</style>"
         f'<g aria-hidden="true" opacity=".5">{"".join(edges)}</g>{"".join(drawn)}</svg>'
     )
+
+
+def fits_a_phone(graph: Graph) -> bool:
+    """Whether its picture is narrower from top to bottom, and then fits a narrow screen (or nearly)."""
+    placed = layout(graph.needs)
+    return _size(placed, "down")[0] <= min(PHONE, _size(placed, "right")[0] - 1)
 
 
 def _direction(placed: Layout) -> Direction:
@@ -274,4 +282,4 @@ def cut(text: str, most: int) -> str:
     return text[:kept] + "\u2026"
 
 
-__all__ = ["COLOURS", "clean", "columns", "cut", "detail", "svg", "tooltip"]
+__all__ = ["COLOURS", "clean", "columns", "cut", "detail", "fits_a_phone", "svg", "tooltip"]

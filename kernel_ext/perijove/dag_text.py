@@ -6,12 +6,11 @@ failed, or run.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from perijove.dag import ORDER, Standing, standing_of, sum_text
+from perijove.dag import ORDER, Standing, by_step, standing_of, sum_text
 from perijove.dag_svg import columns, cut
 from perijove.model.quantities import format_duration
 from perijove.model.runs import Run, StepRun, StepState
@@ -80,9 +79,7 @@ class Row:
 
 def rows_of(workflow: Workflow, steps: Iterable[StepRun]) -> list[Row]:
     """The rows of a run, in the workflow's order."""
-    by_name: dict[str, list[StepRun]] = defaultdict(list)
-    for run in steps:
-        by_name[run.step].append(run)
+    by_name = by_step(steps)
     rows = []
     for name, step in workflow.steps.items():
         runs = by_name.get(name, [])

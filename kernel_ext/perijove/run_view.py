@@ -63,9 +63,12 @@ class Known:
     def steps(self) -> list[StepRun]:
         """All steps that are known."""
         # Another thread puts new ones in: the list is made at once.
+        known, self._steps = self._steps, {}
         for label, document in list(self.run.step_documents.items()):
-            if label not in self._steps or self._steps[label][0] is not document:
-                self._steps[label] = document, StepRun.model_validate(document)
+            before = known.get(label)
+            if before is None or before[0] is not document:
+                before = document, StepRun.model_validate(document)
+            self._steps[label] = before
         return [step for _, step in self._steps.values()]
 
 

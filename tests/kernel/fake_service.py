@@ -27,6 +27,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from tests.kernel.fake_runs import FakeRuns
 from tests.kernel.fake_site import TOKEN, FakeSite
 
 from perijove.model import (
@@ -73,6 +74,7 @@ class FakeService(FakeSite):
         self.tasks: set[asyncio.Task[None]] = set()
         self.requests: list[tuple[str, str]] = []
         self.break_streams_after: int | None = None
+        self.runs = FakeRuns()
 
     # transitions
 
@@ -565,6 +567,7 @@ class FakeService(FakeSite):
             ("/archive", self.post_archive, "POST"),
             ("/top", self.get_top, "GET"),
             *self.site_routes(),
+            *self.runs.routes(),
             ("/jobs/{id}/logs", self.get_logs, "GET"),
             ("/jobs/{id}/stats", self.get_stats, "GET"),
             ("/jobs/{id}/events", self.get_history, "GET"),
