@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ RECORDED = ".recorded.jsonl"
 """In the job's folder ``output``: lines ``{"name": ..., "value": JSON}``; the last of a name counts."""
 LARGEST = 256 * 1024
 """Bytes that all recorded values of a job may have together, as JSON; the node reads no more."""
+SENTENCE = 500
+"""Characters of the sentence that says why a job failed."""
+_DEEPEST = 50
 _NAME = re.compile(r"[A-Za-z0-9_][\w.+-]{0,199}")
 """As ``record:NAME`` has it (:mod:`perijove.model.places`)."""
 
@@ -44,8 +47,9 @@ def record(name: str, value: Any) -> None:
     lists, times in ISO 8601, and NaN and infinity, which JSON does not have, as None. Outside a job it
     prints what would be recorded.
 
-    Raises ``TypeError`` for what is no JSON, ``ValueError`` for a name that is none and when all recorded
-    values together would exceed 256 KiB.
+    Raises ``TypeError`` for what is no JSON; ``ValueError`` for a name that is none, for what no database
+    holds (integers of more than 64 bits, NUL in a text), and when all recorded values together would exceed
+    256 KiB.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(
@@ -61,6 +65,18 @@ def record(name: str, value: Any) -> None:
     _append(Path(directory) / "output" / RECORDED, name, line)
 
 
+def fail(text: str) -> None:
+    """Leave a sentence that says why this job fails; the node tells it as the job's reason.
+
+    For runners, just before they end. Outside a job it does nothing.
+    """
+    directory = os.environ.get("PERIJOVE_JOB_DIR")
+    if directory:
+        line = json.dumps({"failure": " ".join(text.split())[:SENTENCE]}).encode() + b"\n"
+        with suppress(OSError):
+            _append(Path(directory) / "output" / RECORDED, "", line)
+
+
 def _append(path: Path, name: str, line: bytes) -> None:
     path.parent.mkdir(exist_ok=True)
     with _locked(path.parent.parent / ".recorded.lock"):
@@ -69,7 +85,7 @@ def _append(path: Path, name: str, line: bytes) -> None:
         there = there[: there.rfind(b"\n") + 1]
         if len(there) + len(line) > LARGEST:
             there = _last_of_each(there, name)
-        if len(there) + len(line) > LARGEST:
+        if name and len(there) + len(line) > LARGEST - SENTENCE - 100:
             raise ValueError(
                 f"record({name!r}): all recorded values would be {(len(there) + len(line)) >> 10} KiB"
                 f" as JSON, and {LARGEST >> 10} KiB are the limit: write what is large to a file"
@@ -88,34 +104,44 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _last_of_each(lines: bytes, but: str) -> bytes:
-    last = {json.loads(line)["name"]: line for line in lines.splitlines(keepends=True)}
+    last = {json.loads(line).get("name"): line for line in lines.splitlines(keepends=True)}
     last.pop(but, None)
     return b"".join(last.values())
 
 
-def _plain(value: Any, place: str) -> Any:
+def _plain(value: Any, place: str, depth: int = _DEEPEST) -> Any:
     """`value` as JSON has it; `place` is how to reach it from the recorded one."""
-    if value is None or isinstance(value, bool | str):
-        return str(value) if isinstance(value, str) else value
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError(f"record: {place} has a NUL or half a surrogate pair, which no text may have")
+        return str(value)
     if isinstance(value, int):
+        if not -(1 << 63) <= value < 1 << 63:
+            raise ValueError(f"record: {place} is a number of more than 64 bits; record it as text")
         return int(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
+    if depth == 0:
+        raise ValueError(f"record: {place} lies {_DEEPEST} lists and dicts deep, and that is too deep")
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
                 raise TypeError(f"record: {place} has the key {key!r}; keys must be text")
-        return {str(key): _plain(each, f"{place}[{key!r}]") for key, each in value.items()}
+        return {_plain(key, f"a key of {place}"): _plain(each, f"{place}[{key!r}]", depth - 1) for key, each in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
-        return [_plain(each, f"{place}[{index}]") for index, each in enumerate(value)]
-    return _converted(value, place)
+        return [_plain(each, f"{place}[{index}]", depth - 1) for index, each in enumerate(value)]
+    return _converted(value, place, depth)
 
 
-def _converted(value: Any, place: str) -> Any:
+def _converted(value: Any, place: str, depth: int) -> Any:
     """What numpy, pandas and the like have a form for; none of them is imported."""
     if callable(frame := getattr(value, "to_dict", None)) and hasattr(value, "columns"):
         columns = frame(orient="list")
-        return {str(name): _plain(column, f"{place}[{name!r}]") for name, column in columns.items()}
+        return {
+            str(name): _plain(column, f"{place}[{name!r}]", depth - 1) for name, column in columns.items()
+        }
     for form in ("tolist", "isoformat", "item"):
         if callable(convert := getattr(value, form, None)):
             plain = convert()
@@ -123,7 +149,7 @@ def _converted(value: Any, place: str) -> Any:
             if form == "isoformat":
                 return None if plain == "NaT" else plain
             if type(plain) is not type(value):
-                return _plain(plain, place)
+                return _plain(plain, place, depth - 1)
     raise TypeError(
         f"record: {place} is a {type(value).__name__}, which JSON has no form for; it takes None, truth"
         " values, numbers, text, and lists and dicts of them"

@@ -108,6 +108,19 @@ def test_names_are_those_of_outputs(name: str) -> None:
     assert bool(_NAME.fullmatch(name)) == accepted
 
 
+@pytest.mark.parametrize("value", [1 << 63, "a\0b", "\udc80", {"k\0": 1}])
+def test_what_no_database_holds_is_refused(job: Path, value: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="record: (a key of )?x"):
+        perijove.record("x", value)
+
+
+def test_what_holds_itself_is_refused(job: Path) -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    with pytest.raises(ValueError, match="too deep"):
+        perijove.record("x", endless)
+
+
 def test_recording_for_ever_stays_small(job: Path) -> None:
     for value in range(60):
         perijove.record("curve", ["x" * 100] * 100)
@@ -117,12 +130,12 @@ def test_recording_for_ever_stays_small(job: Path) -> None:
 
 
 def test_too_much_is_refused_and_what_was_there_stays(job: Path) -> None:
-    perijove.record("a", "x" * (LARGEST // 2))
+    perijove.record("a", "x" * (LARGEST // 2 - 600))
     with pytest.raises(ValueError, match="256 KiB are the limit"):
-        perijove.record("b", "x" * (LARGEST // 2))
+        perijove.record("b", "x" * (LARGEST // 2 - 600))
     assert list(recorded(job)) == ["a"]
     perijove.record("a", 1)
-    perijove.record("b", "x" * (LARGEST // 2))
+    perijove.record("b", "x" * (LARGEST // 2 - 600))
     assert recorded(job)["a"] == 1
 
 

@@ -7,8 +7,10 @@ import json
 import sys
 from typing import Any
 
+from perijove.model.errors import InvalidSpecError
 from perijove.runner.directory import JobDirectory, RunnerError
 from perijove.runner.display import DisplayLog
+from perijove.sweeping import Grid
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,7 +56,12 @@ def _run(arguments: argparse.Namespace, directory: JobDirectory, log: DisplayLog
     except ModuleNotFoundError as error:
         raise RunnerError(f"{error.name} is not installed in this job, and notebooks need it") from error
     return run_notebook(
-        directory, log, notebook=arguments.notebook, output=arguments.output, parameters=arguments.parameters
+        directory,
+        log,
+        notebook=arguments.notebook,
+        output=arguments.output,
+        parameters=arguments.parameters,
+        sweep=arguments.sweep,
     )
 
 
@@ -69,6 +76,12 @@ def _parser() -> argparse.ArgumentParser:
     notebook.add_argument(
         "--parameters", type=_parameters, help="a JSON object; default: input/parameters.json"
     )
+    notebook.add_argument(
+        "--sweep",
+        type=_sweep,
+        metavar="JSON",
+        help="lists of values by parameter; PERIJOVE_TASK_ID counts their combinations from 1",
+    )
     kinds.add_parser("function", help="input/function.pkl, to output/result.pkl")
     kinds.add_parser("step", help="input/function.pkl, called as input/call.json says, to output/result.pkl")
     pool = kinds.add_parser("pool", help="calls that the node's agent sends, one after another")
@@ -81,6 +94,13 @@ def _parameters(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError("must be a JSON object")
     return value
+
+
+def _sweep(text: str) -> Grid:
+    try:
+        return Grid(_parameters(text))
+    except InvalidSpecError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -35,6 +35,12 @@ class JobDirectory:
             raise RunnerError(f"the job came without its input {name!r}")
         return path
 
+    def staged(self, name: str) -> Path | None:
+        """Where the input `name`, a file or a folder, lies; None when there is none of that name."""
+        folder = self.path / "input"
+        path = folder / name
+        return path if name and path.parent == folder and path.exists() else None
+
     def inputs(self, suffix: str) -> list[Path]:
         """The staged files whose names end so."""
         return sorted((self.path / "input").glob(f"*{suffix}"))

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from perijove.reporting import fail
+
 LINE_BYTES = 16 << 20
 """An output larger than this is replaced by a note; who watches would wait for it in one piece."""
 FLUSH_SECONDS = 0.1
@@ -55,6 +57,7 @@ class DisplayLog:
         self.output({"output_type": "error", "ename": name, "evalue": value, "traceback": list(traceback)})
         plain = _COLOURS.sub("", "\n".join(traceback)) + "\n"
         os.write(2, plain.encode("utf-8", "backslashreplace"))
+        fail(f"{name}: {value}")
 
     def flush(self) -> None:
         """Write out what the streams have gathered."""

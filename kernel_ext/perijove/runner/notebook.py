@@ -13,89 +13,31 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_client.kernelspec import KernelSpecManager
-from nbclient.exceptions import CellExecutionError
-from papermill.clientwrap import PapermillNotebookClient
-from papermill.engines import NBClientEngine, papermill_engines
-from papermill.exceptions import PapermillExecutionError
+from nbclient.exceptions import DeadKernelError
+from papermill.engines import papermill_engines
+from papermill.exceptions import PapermillException, PapermillExecutionError
 from papermill.execute import execute_notebook
+from papermill.iorw import LocalHandler, papermill_io
 
+from perijove.reporting import fail
+from perijove.runner.cells import DIED, ReportingEngine, say
 from perijove.runner.directory import JobDirectory, RunnerError
 from perijove.runner.display import DisplayLog
+from perijove.sweeping import Grid
 
 INPUT = "notebook.ipynb"
 PARAMETERS = "parameters.json"
+START_SECONDS = 300
+"""For the kernel to answer: nodes are busy."""
 
 
-class ReportingClient(PapermillNotebookClient):  # type: ignore[misc]
-    """Executes cells and tells of each, and of each output, in the display log."""
+class WholeFiles(LocalHandler):  # type: ignore[misc]
+    """papermill's local files, replaced at once: a job that is killed leaves what was written last, whole."""
 
-    def __init__(self, nb_man: Any, display_log: DisplayLog, **more: Any) -> None:
-        super().__init__(nb_man, **more)
-        self.display_log = display_log
-
-    def papermill_execute_cells(self) -> None:
-        total = len(self.nb.cells)
-        for index, cell in enumerate(self.nb.cells):
-            text = f"cell {index + 1} of {total}"
-            self.display_log.progress(index / total, text, cell=index, cells=total)
-            _say(text)
-            self.nb_man.cell_start(cell, index)
-            try:
-                self.execute_cell(cell, index)
-            except CellExecutionError as error:
-                self.nb_man.cell_exception(self.nb.cells[index], cell_index=index, exception=error)
-                break
-            finally:
-                self.nb_man.cell_complete(self.nb.cells[index], cell_index=index)
-        else:
-            self.display_log.progress(1.0, f"{total} of {total} cells done", cell=total, cells=total)
-
-    def process_message(self, msg: Any, cell: Any, cell_index: int) -> Any:
-        output = super().process_message(msg, cell, cell_index)
-        content = msg["content"]
-        if msg["msg_type"] == "update_display_data":
-            line = {key: content[key] for key in ("data", "metadata", "transient") if key in content}
-            self._tell({"output_type": "update_display_data", **line}, cell_index)
-        elif msg["msg_type"] == "clear_output":
-            self._tell({"output_type": "clear_output", "wait": bool(content.get("wait"))}, cell_index)
-        elif output is not None:
-            line = dict(output)
-            if content.get("transient"):
-                line["transient"] = content["transient"]
-            self._tell(line, cell_index)
-        return output
-
-    def _tell(self, line: dict[str, Any], cell_index: int) -> None:
-        self.display_log.output({**line, "cell": cell_index})
-        if line["output_type"] == "stream":
-            stream = sys.stdout if line["name"] == "stdout" else sys.stderr
-            stream.write(line["text"])
-            stream.flush()
-
-
-class ReportingEngine(NBClientEngine):  # type: ignore[misc]
-    """papermill's own engine, with :class:`ReportingClient` in it."""
-
-    @classmethod
-    def execute_managed_notebook(
-        cls,
-        nb_man: Any,
-        kernel_name: str,
-        *,
-        display_log: DisplayLog,
-        start_timeout: int = 60,
-        execution_timeout: int | None = None,
-        **_: Any,
-    ) -> Any:
-        return ReportingClient(
-            nb_man,
-            display_log,
-            kernel_name=kernel_name,
-            startup_timeout=start_timeout,
-            timeout=execution_timeout,
-            # The graceful way leaves a kernel behind for 4 s about once in 15 runs.
-            shutdown_kernel="immediate",
-        ).execute()
+    def write(self, buf: str, path: str) -> None:
+        partial = f"{path}.partial"
+        super().write(buf, partial)
+        Path(partial).replace(path)
 
 
 def run_notebook(
@@ -105,34 +47,54 @@ def run_notebook(
     notebook: str | None = None,
     output: str | None = None,
     parameters: Mapping[str, Any] | None = None,
+    sweep: Grid | None = None,
 ) -> int:
     """Run `notebook` (by default ``input/notebook.ipynb``); the exit code.
 
     The executed notebook is written to `output` (by default ``output/notebook.ipynb``), after each cell and
-    also when one fails.
+    also when one fails or the job is stopped. Both may be paths that papermill knows, such as ``s3://``.
+    `sweep`: this job is a member of an array, and its number picks the parameters.
     """
-    source = Path(notebook) if notebook else directory.input(INPUT)
-    if not source.is_file():
-        raise RunnerError(f"there is no notebook {str(source)!r} (working directory: {Path.cwd()})")
-    target = Path(output) if output else directory.output(INPUT)
+    source = notebook or str(directory.input(INPUT))
+    target = output or str(directory.output(INPUT))
     kernel, language = _kernel(source)
+    given = {**_sent_parameters(directory), **(_point(sweep) if sweep else {}), **(parameters or {})}
     papermill_engines.register("perijove-runner", ReportingEngine)
+    if "://" not in target:
+        papermill_io.register(target, WholeFiles())
     try:
         execute_notebook(
             source,
             target,
-            parameters={**_sent_parameters(directory), **(parameters or {})},
+            parameters=_with_paths(given, directory),
             engine_name="perijove-runner",
             kernel_name=kernel,
             language=language,
             progress_bar=False,
+            start_timeout=START_SECONDS,
             display_log=log,
+            directory=directory,
+            given=given,
         )
     except PapermillExecutionError as error:
         # Watchers have the traceback from the cell itself; the log shall tell it as well.
         sys.stderr.write(str(error).rstrip() + "\n")
+        fail(f"cell {error.cell_index + 1}: {error.ename}: {error.evalue}")
         return 1
+    except DeadKernelError:
+        sys.stderr.write(f"{DIED}\n")
+        fail(DIED)
+        return 1
+    except PapermillException as error:
+        raise RunnerError(str(error)) from error
     return 0
+
+
+def _point(sweep: Grid) -> dict[str, Any]:
+    number = os.environ.get("PERIJOVE_TASK_ID", "")
+    if not number.isdecimal() or not 1 <= int(number) <= len(sweep):
+        raise RunnerError(f"PERIJOVE_TASK_ID is {number!r}; the sweep has points 1 to {len(sweep)}")
+    return sweep[int(number) - 1]
 
 
 def _sent_parameters(directory: JobDirectory) -> dict[str, Any]:
@@ -147,12 +109,21 @@ def _sent_parameters(directory: JobDirectory) -> dict[str, Any]:
     return parameters
 
 
-def _kernel(source: Path) -> tuple[str | None, str | None]:
+def _with_paths(value: Any, directory: JobDirectory) -> Any:
+    """`value` with each ``{"path": NAME}`` of a staged input replaced by its absolute path."""
+    if isinstance(value, dict):
+        name = value.get("path")
+        if len(value) == 1 and isinstance(name, str) and (staged := directory.staged(name)):
+            return str(staged)
+        return {key: _with_paths(each, directory) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_with_paths(each, directory) for each in value]
+    return value
+
+
+def _kernel(source: str) -> tuple[str | None, str | None]:
     """Kernel and language to use instead of what the notebook names; None where that will do."""
-    try:
-        metadata = json.loads(source.read_text(encoding="utf-8")).get("metadata", {})
-    except (ValueError, AttributeError) as error:
-        raise RunnerError(f"{source.name} is not a notebook: {error}") from error
+    metadata = _metadata(source)
     spec, info = metadata.get("kernelspec", {}), metadata.get("language_info", {})
     named, language = spec.get("name"), spec.get("language") or info.get("name")
     guessed = None if language else "python"
@@ -163,10 +134,18 @@ def _kernel(source: Path) -> tuple[str | None, str | None]:
         there = ", ".join(sorted(known))
         raise RunnerError(f"no kernel {named!r} is installed in this job; there are: {there}")
     if named:
-        _say(f"no kernel {named!r} is installed here; python3 is used")
+        say(f"no kernel {named!r} is installed here; python3 is used")
     return "python3", guessed
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(f"[{text}]\n")
-    sys.stderr.flush()
+def _metadata(source: str) -> Any:
+    if "://" not in source and not Path(source).is_file():
+        raise RunnerError(f"there is no notebook {source!r} (working directory: {Path.cwd()})")
+    try:
+        text = papermill_io.read(source)
+    except Exception as error:  # papermill reads from many places by many libraries
+        raise RunnerError(f"the notebook {source} cannot be read: {error}") from error
+    try:
+        return json.loads(text).get("metadata", {})
+    except (ValueError, AttributeError) as error:
+        raise RunnerError(f"{Path(source).name} is not a notebook: {error}") from error
