@@ -97,8 +97,9 @@ ARCHIVE = "archive:"
 
 
 ARCHIVES = "localhost/perijove/archive:"
-"""What the names of such images begin with on engines. They are the agents' alone: a job that names one itself
-is refused by the service."""
+"""What the names of such images begin with on engines. They are the agents' alone: a job that names one
+itself is refused by the service.
+"""
 
 
 class Archive(Protocol):
@@ -264,8 +265,11 @@ class Launcher(Protocol):
     async def endpoint(self, attempt: Attempt) -> Endpoint:
         """Where the ports of its launch are reached from this host."""
 
-    async def images(self) -> list[str]:
-        """References of the images present; empty for launchers without containers."""
+    async def images(self) -> Mapping[str, str]:
+        """References of the images present -> their ids; empty for launchers without containers.
+
+        An id that the engine does not say is empty.
+        """
 
     async def remove(self, attempt: Attempt) -> None:
         """Remove all that is left of an ended attempt on the engine (not its `directory`); idempotent."""

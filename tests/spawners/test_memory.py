@@ -37,7 +37,7 @@ async def test_images_by_option() -> None:
     context = LauncherContext("test", Path("/nowhere"), {"images": "debian alpine:3"})
     stocked = MemoryLauncher(context)
     assert stocked.capabilities.containers
-    assert await stocked.images() == ["debian", "alpine:3"]
+    assert await stocked.images() == {"debian": "", "alpine:3": ""}
     await stocked.start(launch(1, "true", image="debian"))
     with pytest.raises(ImageMissingError, match=r"no image fedora; there are: debian, alpine:3"):
         await stocked.prepare(launch(2, "true", image="fedora"), print)

@@ -288,6 +288,8 @@ class Capabilities(Record):
     features: frozenset[str] = frozenset()
     """Names of :data:`perijove.model.spec.FEATURES` that are honoured."""
     networks: frozenset[str] = frozenset({"host"})
+    version: str = ""
+    """Of its engine, as ``docker 20.10.24``."""
 
 
 class NodeState(StrEnum):

@@ -20,6 +20,7 @@ from perijove_spawners.containers.connection import Connection, FaultError, Refu
 from perijove_spawners.containers.container import INSTALLATION, PROBE, EngineOptions
 from perijove_spawners.containers.identity import FILES, LARGEST, from_archive
 from perijove_spawners.containers.program import SHELL, OwnProgram
+from perijove_spawners.containers.reading import image_id
 from perijove_spawners.launcher import ARCHIVES, Archive, ImageMissingError, LaunchError
 
 FRESH = 5.0
@@ -70,7 +71,7 @@ class Images:
             raise
         config = image.get("Config") or {}
         own = OwnProgram(tuple(config.get("Entrypoint") or ()), tuple(config.get("Cmd") or ()))
-        return Image(str(image["Id"]), own)
+        return Image(image_id(image["Id"]), own)
 
     async def provide(self, reference: str, say: Callable[[str], None]) -> None:
         """Have `reference` on the engine: pull it when it is not there and the operator lets us.
@@ -123,7 +124,7 @@ class Images:
         finally:
             path.unlink(missing_ok=True)
         found = await self.find(name)
-        if found is None or found.id.removeprefix("sha256:") != loaded.removeprefix("sha256:"):
+        if found is None or found.id != loaded:
             raise ImageMissingError(f"image {name} was loaded and is not there")
 
     def _load_now(self, path: Path, name: str, arch: str) -> str:
@@ -207,14 +208,16 @@ class Images:
             return ""
         return from_archive(archive) if archive else ""
 
-    async def references(self) -> list[str]:
-        """The names of all images present, as users write them."""
-        images = await self._connection.quick(lambda: self._connection.api.images())
-        tags = {tag for image in images for tag in image.get("RepoTags") or [] if tag != "<none>:<none>"}
+    async def references(self) -> dict[str, str]:
+        """The names of all images present, as users write them, and their ids."""
+        found: dict[str, str] = {}
+        for image in await self._connection.quick(lambda: self._connection.api.images()):
+            for tag in image.get("RepoTags") or []:
+                if tag != "<none>:<none>" and not tag.startswith(ARCHIVES):
+                    found[tag] = image_id(image["Id"])
         # Podman's name for what has no registry
-        tags = {tag for tag in tags if not tag.startswith(ARCHIVES)}
-        short = {tag.removeprefix("localhost/") for tag in tags}
-        return sorted(tags | short)
+        short = {tag.removeprefix("localhost/"): known for tag, known in found.items()}
+        return short | found
 
 
 def check_reference(reference: str) -> None:

@@ -104,6 +104,9 @@ class EngineLauncher:
         """Connect, and clear away what a killed agent left between two steps."""
         self._since = time.time()
         await self._connection.open()
+        said = await self._connection.quick(lambda: self._connection.api.version())
+        version = f"{self.name} {said.get('Version', '')}".strip()
+        self.capabilities = self.capabilities.model_copy(update={"version": version})
         await self._survey.open()
         if not self._cleared:
             await asyncio.to_thread(_make_empty, self._archives)
@@ -123,8 +126,8 @@ class EngineLauncher:
         """Every attempt of this installation that the engine has."""
         return list(await self._containers.states())
 
-    async def images(self) -> list[str]:
-        """References of the images present."""
+    async def images(self) -> dict[str, str]:
+        """References of the images present, and their ids."""
         return await self._images.references()
 
     async def watch(self) -> AsyncIterator[Collection[Attempt]]:

@@ -52,7 +52,7 @@ def status_of(info: Mapping[str, Any]) -> Status:
     started, finished = seconds(state.get("StartedAt")), seconds(state.get("FinishedAt"))
     return Status(
         phase=phase,
-        image_digest=image_id(info.get("Image")),
+        image_digest=image_id(info["Image"]) if info.get("Image") else None,
         exit_code=code if ended else None,
         # the flag also tells of a child that was killed while the job went on and succeeded
         out_of_memory=ended and code != 0 and bool(state.get("OOMKilled")),
@@ -63,9 +63,9 @@ def status_of(info: Mapping[str, Any]) -> Status:
     )
 
 
-def image_id(said: str | None) -> str | None:
+def image_id(said: str) -> str:
     """The id of an image as all engines would write it."""
-    return f"sha256:{said.removeprefix('sha256:')}" if said else None
+    return f"sha256:{said.removeprefix('sha256:')}"
 
 
 def age_of(info: Mapping[str, Any]) -> float:

@@ -158,8 +158,8 @@ class MemoryLauncher:
         run = self.engine.runs.get(attempt)
         return Endpoint(ports={port: f"127.0.0.1:{port}" for port in run.launch.ports} if run else {})
 
-    async def images(self) -> list[str]:
-        return list(self._images)
+    async def images(self) -> dict[str, str]:
+        return dict.fromkeys(self._images, "")
 
     async def remove(self, attempt: Attempt) -> None:
         run = self.engine.runs.get(attempt)

@@ -22,6 +22,7 @@ from typing import Any
 from perijove.model import Attempt, Node, OperatorError, Outcome, ReasonCode, Stats
 from perijove_spawners.failpoints import reach
 from perijove_spawners.launcher import Launcher, LaunchError, Phase, Status
+from perijove_spawners.node.announcing import Announcement
 from perijove_spawners.node.attempts import Attempts, Folder, Record, Stop, Taken, boot_id
 from perijove_spawners.node.config import NodeConfig
 from perijove_spawners.node.disk import disk_use
@@ -43,7 +44,6 @@ log = logging.getLogger(__name__)
 
 _PURGED = 100_000
 _LOOK_FOR_PROGRESS = 1.0
-_LOOK_FOR_IMAGES = 30.0
 _ORPHAN_GRACE = 10.0
 
 
@@ -65,8 +65,6 @@ class NodeAgent:
         self.config, self.name = config, config.name
         self._boot = boot_id()
         self.incarnation = f"{self._boot}/{secrets.token_hex(8)}"
-        self.address = ""
-        """Where the agent is reached, as it announces it."""
         self.on_report: Callable[[list[Report]], None] = _ignore
         self._attempts = Attempts(config.directory / "attempts")
         self._engines = {name: Engine(name, launcher, config.poll) for name, launcher in launchers.items()}
@@ -82,7 +80,7 @@ class NodeAgent:
         self._purged: OrderedDict[Attempt, None] = OrderedDict()
         self._recovered: dict[str, list[Record]] = {name: [] for name in launchers}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._images: list[str] = []
+        self._announcement = Announcement(config, self._engines, self.incarnation)
         self._fences = FenceKeeper(config.directory / "fence")
         self._lock = -1
 
@@ -97,7 +95,8 @@ class NodeAgent:
         self._spawn(self._outbox.run())
         self._spawn(self._gpus.run(lambda attempt, used: self._attempts.folder(attempt).note_gpu(used)))
         self._spawn(self._watch_progress())
-        self._spawn(self._watch_images())
+        self._spawn(self._announcement.watch())
+        await self._announcement.look_at_machine()
         for engine in self._engines.values():
             self._spawn(engine.run(self._recover))
         # Launchers whose engine answers at once are in the first announcement.
@@ -167,6 +166,15 @@ class NodeAgent:
         reach("node.removed")
         self._lives.pop(attempt, None)
 
+    @property
+    def address(self) -> str:
+        """Where the agent is reached, as it announces it."""
+        return self._announcement.address
+
+    @address.setter
+    def address(self, address: str) -> None:
+        self._announcement.address = address
+
     # NodeCalls
 
     def meet(self, fence: int) -> None:
@@ -174,21 +182,7 @@ class NodeAgent:
         self._fences.meet(fence)
 
     async def describe(self) -> Node:
-        ready = [engine.launcher for engine in self._engines.values() if engine.ready.is_set()]
-        return Node(
-            name=self.name,
-            incarnation=self.incarnation,
-            address=self.address,
-            cpus=self.config.cpus,
-            memory=self.config.memory,
-            gpus=list(self.config.gpus),
-            resources=dict(self.config.resources),
-            slots={name: list(units) for name, units in self.config.slots.items()},
-            labels=dict(self.config.labels),
-            launchers=[launcher.capabilities for launcher in ready],
-            images=self._images,
-            seen=time.time(),
-        )
+        return self._announcement.node()
 
     async def start(self, orders: Sequence[Order]) -> None:
         for fence in {order.fence for order in orders}:
@@ -352,23 +346,9 @@ class NodeAgent:
                 if life.started and not life.ended.is_set():
                     life.look_for_progress()
 
-    async def _watch_images(self) -> None:
-        while True:
-            await self.look_for_images()
-            await asyncio.sleep(_LOOK_FOR_IMAGES)
-
     async def look_for_images(self) -> None:
         """Bring the announced list of images up to date."""
-        found: set[str] = set()
-        for engine in self._engines.values():
-            if engine.launcher.capabilities.containers:
-                await engine.ready.wait()
-                try:
-                    found.update(await engine.launcher.images())
-                except LaunchError as error:
-                    log.warning("%s: images: %s", engine.name, error)
-                    return
-        self._images = sorted(found)
+        await self._announcement.look_for_images()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -61,6 +61,24 @@ def nvml_inventory() -> list[Gpu]:
         pynvml.nvmlShutdown()
 
 
+def driver_version() -> str:
+    """Of NVIDIA's driver; empty without one. Never raises."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception as error:  # no library, no driver
+        log.debug("no NVIDIA driver: %s", error)
+        return ""
+    try:
+        return f"NVIDIA {_text(pynvml.nvmlSystemGetDriverVersion())}"
+    except pynvml.NVMLError as error:
+        log.debug("NVIDIA's driver does not say its version: %s", error)
+        return ""
+    finally:
+        pynvml.nvmlShutdown()
+
+
 def model_name(name: str) -> str:
     """One word for a product name: ``NVIDIA A100-SXM4-80GB`` is ``A100-SXM4-80GB``."""
     return re.sub(r"[^\w.-]+", "-", name.removeprefix("NVIDIA ").strip())

@@ -331,8 +331,8 @@ class ProcessLauncher:
         launch = self._launch(attempt) or {}
         return Endpoint(ports={port: f"127.0.0.1:{port}" for port in launch.get("ports", ())})
 
-    async def images(self) -> list[str]:
-        return []
+    async def images(self) -> dict[str, str]:
+        return {}
 
     async def remove(self, attempt: Attempt) -> None:
         async with self._turn(attempt):
