@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from perijove.version import __version__
 
 if TYPE_CHECKING:
+    from perijove.building import Workflow
     from perijove.client import AsyncClient
     from perijove.connection import NotConnectedError
     from perijove.dask_cluster import DaskCluster
@@ -64,6 +65,7 @@ __all__ = [
     "UnauthorizedError",
     "UnavailableError",
     "UserError",
+    "Workflow",
     "__version__",
     "connect",
     "job",
@@ -83,6 +85,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "building": ("Workflow",),
     "client": ("AsyncClient",),
     "connection": ("NotConnectedError",),
     "dask_cluster": ("DaskCluster",),
