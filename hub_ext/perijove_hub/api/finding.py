@@ -7,10 +7,11 @@ from typing import Annotated
 
 from fastapi import Depends, Query, Request
 
-from perijove.model import Job, State, UserError
+from perijove.model import FieldError, Job, NotFoundError, Run, State, UserError
 from perijove.model.values import MAX_ID
-from perijove_hub.identity import Caller, caller_of
+from perijove_hub.identity import HIDDEN, Caller, caller_of
 from perijove_hub.jobs.controller import Controller
+from perijove_hub.workflows.runs import Runs
 
 Who = Annotated[Caller, Depends(caller_of)]
 JobId = Annotated[str, "12, or 12_7 for member 7 of array 12"]
@@ -29,8 +30,47 @@ async def find(controller: Controller, ref: str) -> Job | None:
 
 
 async def job_of(request: Request, caller: Caller, ref: str) -> Job:
-    """The caller's job `ref`; :class:`NotFoundError` when there is none or it is not theirs."""
-    return caller.must_see(await find(controller_of(request), ref), ref)
+    """The caller's job `ref`; :class:`NotFoundError` when there is none or it is not theirs.
+
+    Its field ``workflow`` says that it is a run of a workflow.
+    """
+    job = await find(controller_of(request), ref)
+    if job is None and re.fullmatch("[0-9]{1,18}", ref):
+        run = await runs_of(request).find(int(ref))
+        if run is not None and _sees(caller, run):
+            text = f"{run.id} is a run of a workflow; see /workflows/{run.id}"
+            raise NotFoundError(text, errors=[FieldError("workflow", ref, text)])
+    return caller.must_see(job, ref)
+
+
+def runs_of(request: Request) -> Runs:
+    """The application's runs."""
+    runs: Runs = request.app.state.runs
+    return runs
+
+
+async def run_of(request: Request, caller: Caller, number: int) -> Run:
+    """A run that the caller may see; :class:`NotFoundError` when there is none or it is not theirs."""
+    run = await runs_of(request).find(number)
+    if run is None or not _sees(caller, run):
+        raise NotFoundError(f"there is no run {number}")
+    return run
+
+
+def view_of(caller: Caller, run: Run) -> Run:
+    """`run` without what nobody but its owner may know: environments hold tokens."""
+    if run.owner == caller.name or run.workflow is None:
+        return run
+    steps = {
+        name: step.model_copy(update={"env": dict.fromkeys(step.env, HIDDEN)}) if step.env else step
+        for name, step in run.workflow.steps.items()
+    }
+    workflow = run.workflow.model_copy(update={"steps": steps, "defaults": {}})
+    return run.model_copy(update={"workflow": workflow})
+
+
+def _sees(caller: Caller, run: Run) -> bool:
+    return caller.sees(run.owner) or run.project in caller.leads
 
 
 def labels_of(given: list[str]) -> tuple[tuple[str, str], ...]:

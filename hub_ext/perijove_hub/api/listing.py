@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from perijove.model import Job, JobEvent, NotFoundError, Stats
-from perijove_hub.api.finding import JobId, Number, Who, controller_of, job_of, labels_of, states_of
+from perijove_hub.api.finding import JobId, Number, Who, controller_of, job_of, labels_of, run_of, states_of
 from perijove_hub.identity import Caller
 from perijove_hub.jobs.controller import Controller
 from perijove_hub.jobs.lifecycle import attempt_of
@@ -38,6 +38,7 @@ async def listing(
     array: Number | None = None,
     label: Annotated[list[str] | None, Query()] = None,
     members: bool = False,
+    run: Annotated[str | None, Query(pattern="^([0-9]{1,18}|any)$")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     before: Number | None = None,
 ) -> Response:
@@ -50,7 +51,7 @@ async def listing(
     shortened, and named in ``shortened`` beside the job.
     """
     controller = controller_of(request)
-    whose = owner_seen(caller, owner, project, array is not None)
+    whose = owner_seen(caller, owner, project, array is not None or run not in {None, "any"})
     page = Page(
         states=states_of(state or []),
         owner=whose,
@@ -61,7 +62,10 @@ async def listing(
         members=members,
         limit=limit,
         before=before,
+        run="none" if run is None else "any" if run == "any" else int(run),
     )
+    if run not in {None, "any"}:
+        await run_of(request, caller, int(run or 0))
     if array is not None:
         await job_of(request, caller, str(array))
     text, following = await asyncio.to_thread(_page, controller, caller, page)

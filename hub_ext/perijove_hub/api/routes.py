@@ -13,6 +13,8 @@ from perijove_hub.api import (
     site,
     usage,
     why,
+    workflow_actions,
+    workflow_events,
     workflows,
 )
 
@@ -26,6 +28,8 @@ PARTS = (
     records.router,
     events.router,
     workflows.router,
+    workflow_actions.router,
+    workflow_events.router,
     usage.router,
     nodes.router,
     policies.router,

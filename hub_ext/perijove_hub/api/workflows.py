@@ -9,33 +9,17 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ValidationError
 
-from perijove.model import InvalidSpecError, NotFoundError, Run, StepRun, StepState, UserError
+from perijove.model import InvalidSpecError, Run, StepRun, StepState, UserError
 from perijove.model.validation import field_errors, parse_json
 from perijove_hub.api.bodies import json_body, read_body
-from perijove_hub.api.finding import Number, Who, controller_of, states_of
+from perijove_hub.api.finding import Number, Who, controller_of, run_of, runs_of, states_of, view_of
 from perijove_hub.api.jobs import first_node
 from perijove_hub.api.listing import owner_seen
-from perijove_hub.identity import Caller
 from perijove_hub.store.workflow_queries import RunPage
 from perijove_hub.workflows.beginning import Wanted, begin
-from perijove_hub.workflows.runs import Runs
 
 router = APIRouter()
 Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)]
-
-
-def runs_of(request: Request) -> Runs:
-    """The application's runs."""
-    runs: Runs = request.app.state.runs
-    return runs
-
-
-async def run_of(request: Request, caller: Caller, number: int) -> Run:
-    """A run that the caller may see; :class:`NotFoundError` when there is none or it is not theirs."""
-    run = await runs_of(request).find(number)
-    if run is None or not (caller.sees(run.owner) or run.project in caller.leads):
-        raise NotFoundError(f"there is no run {number}")
-    return run
 
 
 async def read_wanted(request: Request) -> Wanted:
@@ -57,12 +41,13 @@ async def submit(
     """
     whose, wanted = caller.owner(owner), await read_wanted(request)
     await first_node(controller_of(request))
-    return await _once(request, whose, idempotency_key, wanted)
+    return await once(request, whose, idempotency_key, wanted)
 
 
-async def _once(
+async def once(
     request: Request, owner: str, key: str | None, wanted: Wanted, resumed_from: int | None = None
 ) -> Response:
+    """Begin a run, once for each `key`."""
     runs, controller = runs_of(request), controller_of(request)
     if key is None:
         return _json(await begin(runs, owner, wanted, resumed_from=resumed_from), 201)
@@ -109,7 +94,7 @@ async def listing(
 @router.get("/workflows/{number}")
 async def show(request: Request, caller: Who, number: int) -> Run:
     """One run, with its document and how many steps are in each state."""
-    return await run_of(request, caller, number)
+    return view_of(caller, await run_of(request, caller, number))
 
 
 class StepList(BaseModel):

@@ -12,7 +12,7 @@ from perijove.model.parameters import parameter_values
 from perijove.model.validation import parse_workflow
 from perijove.model.values import Title, Whole, Word
 from perijove_hub.api.desk import asker_of
-from perijove_hub.workflows.checking import STEPS, admission_errors, digests_of, local_errors
+from perijove_hub.workflows.checking import STEPS, admission_errors, digests_of, local_errors, notebook_errors
 from perijove_hub.workflows.runs import Runs
 
 
@@ -52,9 +52,26 @@ async def checked(runs: Runs, owner: str, wanted: Wanted) -> tuple[Workflow, dic
     ]
     if not errors:
         errors = admission_errors(runs.controller, owner, workflow, wanted.project)
+        errors += await asyncio.to_thread(notebook_errors, runs.store, workflow)
     if errors:
         raise InvalidSpecError(errors=errors[:50])
     return workflow, values
+
+
+def again(run: Run, parameters: dict[str, Any], cache: Literal["use", "refresh", "off"] | None) -> Wanted:
+    """The request for a run like this one, with other values of some parameters."""
+    assert run.workflow is not None
+    document = run.workflow.model_dump(mode="json", exclude_unset=True)
+    return Wanted.model_construct(
+        workflow=document,
+        parameters={**run.parameters, **parameters},
+        cache=cache or run.cache,
+        hold=False,
+        priority=run.priority,
+        project=run.project,
+        fail_fast=run.fail_fast,
+        labels=run.labels,
+    )
 
 
 async def begin(

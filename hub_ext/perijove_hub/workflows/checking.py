@@ -6,13 +6,15 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from perijove.model import FieldError, InvalidSpecError, JobSpec, Step, Workflow
+from perijove.model import FieldError, InvalidSpecError, JobSpec, NotFoundError, Step, Workflow
 from perijove.model.places import mark
 from perijove.model.validation import parse_spec
 from perijove_hub.admission import admit
 from perijove_hub.api.desk import asker_of, site_of
 from perijove_hub.jobs.controller import Controller
+from perijove_hub.workflows import notebook_parameters
 from perijove_hub.workflows.filling import base_of
+from perijove_spawners.store import CorruptError, Store
 
 MOST_ERRORS = 50
 STEPS = 1_000_000
@@ -78,6 +80,21 @@ def _pickles(argument: Any) -> Iterator[str]:
             yield from _pickles(part)
 
 
+def notebook_errors(store: Store, workflow: Workflow) -> list[FieldError]:
+    """Parameters that the steps' notebooks do not have, or not of that type. Reads the notebooks."""
+    errors = []
+    for name, step in workflow.steps.items():
+        if step.notebook is None:
+            continue
+        try:
+            with store.open(step.notebook) as file:
+                found = notebook_parameters.notebook_errors(file.read(), step.parameters)
+        except (ValueError, NotFoundError, CorruptError) as error:
+            found = [FieldError("notebook", step.notebook, str(error))]
+        errors += [FieldError(f"steps.{name}.{one.field}", one.value, one.message) for one in found]
+    return errors
+
+
 def admission_errors(
     controller: Controller, owner: str, workflow: Workflow, project: str | None
 ) -> list[FieldError]:
@@ -104,7 +121,7 @@ def admission_errors(
 
 
 def _spec(step: Step, project: str | None) -> JobSpec:
-    """The job of a step, as far as it is known; its inputs and an image that is yet to be built are left out."""
+    """The job of a step as far as it is known, without its inputs and an image that is yet to be built."""
     fields = base_of(step)
     fields.pop("stdin", None)
     if step.image is not None and not step.image.startswith("jobs:"):

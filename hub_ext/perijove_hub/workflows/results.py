@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from perijove.model import Output
@@ -13,6 +14,14 @@ from perijove_hub.workflows import explain
 from perijove_hub.workflows.live import Live, Unit
 from perijove_hub.workflows.submitting import Draft
 from perijove_spawners.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What may be taken: the outputs, as JSON, and the run that made them."""
+
+    run: int
+    outputs: dict[str, Any]
 
 
 class Results:
@@ -28,19 +37,26 @@ class Results:
 
         Those that wait for an equal one are in neither.
         """
+        rest = []
+        for one, result in await self.look(live, some):
+            if result is not None:
+                give(one.unit, result)
+                cached(one.unit)
+            elif not self._waits(live, one.unit):
+                rest.append(one)
+        return rest
+
+    async def look(self, live: Live, some: Sequence[Draft]) -> list[tuple[Draft, Found | None]]:
+        """What each may take; of those that may take nothing, why they run."""
         found, before, failed = await asyncio.to_thread(self._look, live, some)
         gone = await self._gone(found)
-        rest = []
+        looked: list[tuple[Draft, Found | None]] = []
         for one in some:
             unit = one.unit
             result = found.get(unit.key or "") or found.get(live.label(unit))
-            expired = result is not None and not gone.isdisjoint(_digests(result.outputs))
+            expired = result is not None and not gone.isdisjoint(digests(result.outputs))
             if result is not None and not expired:
-                unit.outputs = {name: Output.model_validate(o) for name, o in result.outputs.items()}
-                unit.cached_from, unit.ingredients = result.run, None
-                cached(unit)
-                continue
-            if self._waits(live, unit):
+                looked.append((one, result))
                 continue
             if unit.ingredients is not None:
                 old = before.get(live.label(unit))
@@ -51,31 +67,32 @@ class Results:
                     mode=live.run.cache,
                     equal="expired" if expired else "failed" if unit.key in failed else "",
                 )
-            rest.append(one)
-        return rest
+            looked.append((one, None))
+        return looked
 
     def _look(
         self, live: Live, some: Sequence[Draft]
-    ) -> tuple[dict[str, Any], dict[str, ResultLine], set[str]]:
+    ) -> tuple[dict[str, Found], dict[str, ResultLine], set[str]]:
         """What may be taken by key or label, the latest of the same steps, and keys that failed before."""
         database, run = self._controller.database.workflows, live.run
-        found: dict[str, Any] = {}
+        found: dict[str, Found] = {}
         wanted = [one.unit for one in some if one.unit.key is not None]
         if run.cache == "use":
             for unit in wanted:
                 line = live.earlier.get(live.label(unit))
                 if line is not None and line.key == unit.key:
-                    found[live.label(unit)] = _Earlier(line)
+                    found[live.label(unit)] = earlier(line)
             keys = [u.key for u in wanted if u.key and live.step_of(u).cached and live.label(u) not in found]
-            found |= database.results(keys, run.owner)
+            taken = database.results(keys, run.owner)
+            found |= {key: Found(line.run, line.outputs) for key, line in taken.items()}
         missing = [u for u in wanted if u.key not in found and live.label(u) not in found]
         before = database.latest(run.owner, run.name, [live.label(unit) for unit in missing])
         failed = database.failed([unit.key for unit in missing if unit.key])
         return found, before, failed
 
-    async def _gone(self, found: dict[str, Any]) -> set[str]:
+    async def _gone(self, found: dict[str, Found]) -> set[str]:
         """Digests that the store does not have any more."""
-        wanted = {digest for one in found.values() for digest in _digests(one.outputs)}
+        wanted = {digest for one in found.values() for digest in digests(one.outputs)}
         if not wanted:
             return set()
         return wanted - await asyncio.to_thread(self._store.exists_many, wanted)
@@ -118,17 +135,21 @@ class Results:
         return found
 
 
-class _Earlier:
-    """The step of the run that is resumed."""
+def earlier(line: StepLine) -> Found:
+    """What a step of the run that is resumed came to."""
+    return Found(line.cached_from or line.run, line.detail.get("outputs", {}))
 
-    def __init__(self, line: StepLine) -> None:
-        self.run = line.cached_from or line.run
-        self.outputs: dict[str, Any] = line.detail.get("outputs", {})
+
+def give(unit: Unit, result: Found) -> None:
+    """It has what an equal one made."""
+    unit.outputs = {name: Output.model_validate(one) for name, one in result.outputs.items()}
+    unit.cached_from, unit.ingredients = result.run, None
 
 
 def _flight(live: Live, unit: Unit) -> tuple[str, str]:
     return unit.key or "", "" if live.step_of(unit).sealed else live.run.owner
 
 
-def _digests(outputs: dict[str, Any]) -> set[str]:
+def digests(outputs: dict[str, Any]) -> set[str]:
+    """What of the outputs has to be in the store."""
     return {one["digest"] for one in outputs.values() if one.get("digest")}

@@ -161,6 +161,14 @@ class Runs:
         lines.sort(key=lambda line: (order.get(line.step, 0), line.item))
         return [step_run(line) for line in lines]
 
+    async def changed(self, number: int, after: int) -> list[StepRun]:
+        """Steps of a run that have changed since event `after`, or may have: those that have a job."""
+        if (live := self.live.get(number)) is not None:
+            units = (unit for unit in live.all_units() if unit.seq > after or unit.job in live.by_job)
+            return [live.view(unit) for unit in units]
+        lines = await asyncio.to_thread(self.controller.database.workflows.steps, number)
+        return [step_run(line) for line in lines if line.seq > after]
+
     async def step(self, number: int, label: str) -> StepRun:
         """One step of a run. :class:`NotFoundError` when there is none of that label."""
         if (live := self.live.get(number)) is not None:
