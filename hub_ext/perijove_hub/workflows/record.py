@@ -65,6 +65,10 @@ def record_of_step(step: StepRun, run: int, made_by: ResultRecord | None) -> Res
     `made_by` is None where there is no such job any more, or never was.
     """
     record = made_by or ResultRecord()
+    if made_by is not None and made_by.job is not None and made_by.job.step is None:
+        # A warm job made it, beside many others: what that used is not this one's.
+        made_by = None
+        record = ResultRecord(image=record.image, image_digest=record.image_digest, machine=record.machine)
     changes: dict[str, Any] = {"run": run, "step": step.label, "key": step.key, "outputs": step.outputs}
     if step.cached_from is not None:
         changes |= {"status": "cached", "cached_from": step.cached_from}
