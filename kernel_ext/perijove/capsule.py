@@ -38,6 +38,8 @@ Verdict = Literal["same", "differs", "missing", "new", "not compared"]
 HIDDEN = "(hidden)"
 """What a capsule has in place of the value of a variable that looked secret."""
 _PIECE = 1 << 20
+_SMALL, _RATIO = 64 << 20, 200
+"""A member of so many bytes may be packed as well as it can be; a larger one only so well."""
 _DIGEST = re.compile(r"sha256(?:-tree)?:[0-9a-f]{64}")
 _SITE = ("node", "partition", "reservation", "constraints", "project")
 """Fields of a step that name things of the installation that it ran on."""
@@ -46,7 +48,7 @@ _records: TypeAdapter[list[ResultRecord]] = TypeAdapter(list[ResultRecord])
 
 @dataclass(frozen=True, slots=True)
 class Capsule:
-    """A run that was read from a file. What is in `index` is checked, contents are when they are taken out."""
+    """A run that was read from a file. Contents are compared with their digests when they are taken out."""
 
     path: Path
     index: CapsuleIndex
@@ -114,6 +116,8 @@ def _read(path: Path, archive: zipfile.ZipFile) -> Capsule:
     for member in members:
         if member.filename in sizes and member.file_size != sizes[member.filename]:
             raise UserError(f"{path}: {member.filename} is not as large as the index says")
+        if member.file_size > max(_SMALL, _RATIO * member.compress_size):
+            raise UserError(f"{path}: {member.filename} unpacks to more than {_RATIO} times its size")
         if member.filename not in {*sizes, INDEX, WORKFLOW, RECORDS, README}:
             raise UserError(f"{path}: {member.filename[:80]!r} is not in its index")
     if lost := set(sizes) - set(names):
@@ -144,11 +148,12 @@ async def rerun(
 
     `inputs`: ``STEP/NAME`` -> a file here, for what the capsule does not hold. A file that is not what the
     digest says is refused, unless `force`; then the changed one is used. `env` has the values of hidden
-    variables, by default this process's. `on_run` is called with the run when it has begun.
+    variables; none is taken from this process, since somebody else's code would see it. `on_run` is called
+    with the run when it has begun.
     """
     with tempfile.TemporaryDirectory() as folder:
         changed = await _bring(client, capsule, inputs or {}, force, Path(folder))
-    document = prepared(capsule, env if env is not None else os.environ)
+    document = prepared(capsule, env or {})
     if changed:
         document = json.loads(_substituted(json.dumps(document), changed))
     parameters = json.loads(_substituted(json.dumps(capsule.index.run.parameters), changed))
@@ -186,7 +191,7 @@ def prepared(capsule: Capsule, env: Mapping[str, str]) -> dict[str, Any]:
         for variable, value in step.get("env", {}).items():
             if value == HIDDEN:
                 if variable not in env:
-                    advice = "set it in your environment"
+                    advice = f"give it with --env {variable}=VALUE"
                     raise UserError(f"step {name}: {variable} is hidden in the capsule; {advice}")
                 step["env"][variable] = env[variable]
     return document
@@ -220,9 +225,7 @@ async def _bring(
         if uploaded != digest:
             if not force:
                 where = str(path) if path is not None else f"{capsule.path}: {member}"
-                raise UserError(
-                    f"{where} is not what the capsule ran with (another digest); --force takes it"
-                )
+                raise UserError(f"{where} is not what was run then: its digest differs; --force takes it")
             changed[digest] = uploaded
     for digest, one in capsule.index.contents.items():
         if _is_tree(digest) and one.path is not None:
