@@ -39,8 +39,25 @@ def test_a_reference_is_read_back_from_its_text(reference: Reference) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    "|jobs:|jobs:a|jobs:a/|jobs:a b/c|jobs:a/b[|jobs:a/b[]|jobs:a/b[c]d|jobs:a/b\n|parameters:"
-    "|parameters:1|item:|index:1|items|prep/table| item|jobs:#1/out".split("|"),
+    [
+        "",
+        "jobs:",
+        "jobs:a",
+        "jobs:a/",
+        "jobs:a b/c",
+        "jobs:a/b[",
+        "jobs:a/b[]",
+        "jobs:a/b[c]d",
+        "jobs:a/b\n",
+        "parameters:",
+        "parameters:1",
+        "item:",
+        "index:1",
+        "items",
+        "prep/table",
+        " item",
+        "jobs:#1/out",
+    ],
 )
 def test_what_is_no_reference_is_refused_with_what_would_be_one(text: str) -> None:
     with pytest.raises(ValueError, match="must be jobs:STEP/OUTPUT"):

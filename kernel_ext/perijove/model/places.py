@@ -163,7 +163,7 @@ def filled(text: str, value_of: Callable[[Reference], Any]) -> str:
 
 def literal(text: str) -> str:
     """The text that :func:`filled` makes `text` of, whatever that holds."""
-    return re.sub(r"\$\{\{.*?\}\}", lambda match: f"${match[0]}", text)
+    return re.sub(r"\$\{\{\s*.*?\s*\}\}", lambda match: f"${match[0]}", text)
 
 
 def _template(match: re.Match[str]) -> Reference:
