@@ -29,8 +29,8 @@ class Settled:
 class Progress:
     """Of one run. Whoever calls takes `due` and `settled`, and empties them."""
 
-    def __init__(self, graph: Graph, *, fail_fast: bool = False) -> None:
-        self.graph, self.fail_fast = graph, fail_fast
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
         self.whole: list[StepState | None] = [None] * len(graph)
         """States of steps that were settled as a whole."""
         self.size: list[int] = [-1] * len(graph)
@@ -134,5 +134,3 @@ class Progress:
                 if not self.begun(after):
                     self._settle(after, StepState.REJECTED, step)
                     spoilt.append(after)
-        if self.fail_fast and not self.stopped:
-            self.stop(step)
