@@ -246,7 +246,7 @@ def detail(box: Standing, now: float) -> str:
 def tooltip(box: Standing, now: float) -> str:
     """All there is to say of a box."""
     first = f"{box.label} ({box.kind}): " if box.kind else f"{box.label}: "
-    state = sum_text(box.states) if box.many else str(box.state)
+    state = sum_text(box.states) if box.many and box.total > 1 else str(box.state)
     more = [detail(box, now) if not box.many else box.time_text(now), box.progress_text, box.said]
     return first + ". ".join([state, *dict.fromkeys(filter(None, more))])
 

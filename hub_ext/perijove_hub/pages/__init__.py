@@ -1,6 +1,15 @@
-"""The pages for people: queue, one job, usage, fair share, nodes; and the browser's login."""
+"""The pages for people: queue, one job, workflows, usage, fair share, nodes; and the browser's login."""
 
-from perijove_hub.pages import dask, job, nodes, queue, session, usage
+from perijove_hub.pages import dask, job, nodes, queue, session, usage, workflow, workflows
 
-PAGES = (session.router, queue.router, job.router, usage.router, nodes.router, dask.router)
+PAGES = (
+    session.router,
+    queue.router,
+    job.router,
+    workflows.router,
+    workflow.router,
+    usage.router,
+    nodes.router,
+    dask.router,
+)
 """What the application shows to browsers."""

@@ -13,6 +13,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 
+from perijove.dag import ORDER, sum_text
 from perijove.model import (
     NodeState,
     PerijoveError,
@@ -27,11 +28,18 @@ from perijove_hub.api.bodies import read_body
 from perijove_hub.api.desk import maintenance_of
 from perijove_hub.api.finding import controller_of
 from perijove_hub.identity import Caller, known_to
+from perijove_hub.pages.run_parts import shortly
 from perijove_hub.pages.session import Sessions
 
 FORM_BYTES = 16 << 10
 """Of the fields of a form."""
-PAGES = (("", "Queue"), ("usage", "Usage"), ("share", "Fair share"), ("nodes", "Nodes"))
+PAGES = (
+    ("", "Queue"),
+    ("workflows", "Workflows"),
+    ("usage", "Usage"),
+    ("share", "Fair share"),
+    ("nodes", "Nodes"),
+)
 
 HEADERS = {
     # The names of jobs are their owners' text: nothing in the page may run, whatever it holds.
@@ -42,6 +50,11 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
+}
+WITH_IMAGES = {
+    **HEADERS,
+    # Images are part of the page itself: none is loaded.
+    "Content-Security-Policy": f"{HEADERS['Content-Security-Policy']}; img-src data:",
 }
 _ORDER = (
     State.SUCCEEDED,
@@ -82,7 +95,14 @@ templates = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=select_autoescape(default=True)
 )
 templates.filters.update(
-    duration=format_duration, size=format_size, moment=moment, in_order=in_order, colour=colour
+    duration=format_duration,
+    size=format_size,
+    moment=moment,
+    in_order=in_order,
+    colour=colour,
+    shortly=shortly,
+    sums=sum_text,
+    steps_in_order=lambda states: [(state, states[state]) for state in ORDER if states.get(state)],
 )
 
 
@@ -97,7 +117,7 @@ def render(request: Request, caller: Caller, name: str, *, status: int = 200, **
         now=time.time(),
         **{"renewed": None, "here": None, **values},
     )
-    return HTMLResponse(text, status, headers=HEADERS)
+    return HTMLResponse(text, status, headers=WITH_IMAGES if values.get("images") else HEADERS)
 
 
 async def visit(request: Request, show: Callable[[Caller], Awaitable[Response]]) -> Response:
