@@ -26,7 +26,7 @@ class RealNode:
         (directory / "node").mkdir(mode=0o711)
         self.directory, self.account = directory, account
         self.store = Store(directory / "store")
-        self._name, self._options = launcher, options
+        self._name, self._options, self.url = launcher, options, options.get("url", "")
         self._number = 0
         self.agent: NodeAgent
 
