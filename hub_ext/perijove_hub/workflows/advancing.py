@@ -15,6 +15,7 @@ from perijove_hub.workflows.live import Live, Unit, brief
 from perijove_hub.workflows.opening import open_due, take_settled
 from perijove_hub.workflows.reading import Reading
 from perijove_hub.workflows.results import Results
+from perijove_hub.workflows.sharing import Sharing, fits
 from perijove_hub.workflows.submitting import (
     Draft,
     admitted,
@@ -43,8 +44,10 @@ def _stay(_live: Live) -> None:
 class Advancing:
     """Moves runs on. Called by one task only; whatever it awaits, users' wishes may come in between."""
 
-    def __init__(self, controller: Controller, reading: Reading, telling: Telling) -> None:
+    def __init__(self, controller: Controller, reading: Reading, telling: Telling, sharing: Sharing) -> None:
         self._controller, self._reading, self._telling = controller, reading, telling
+        self._sharing = sharing
+        sharing.ended, sharing.write = self._call_ended, self.write
         self._results = Results(controller, reading.store)
         self.over: Callable[[Live], None] = _stay
         """Told of each run that has ended, durably."""
@@ -114,9 +117,18 @@ class Advancing:
                 return
             code = await self._reading.code(step)
             key_of(self._controller, live, drafts.some[0], code, job.image_digest)
-        if unit.key is None or unit.ingredients is None:
-            return
         ran_in(unit, job)
+        self._keep_result(live, unit)
+
+    def _call_ended(self, live: Live, unit: Unit, state: StepState) -> None:
+        """A call in a warm job has ended, with what it made."""
+        if state.good:
+            self._keep_result(live, unit)
+        self.ended(live, unit, state)
+
+    def _keep_result(self, live: Live, unit: Unit) -> None:
+        if unit.key is None or unit.ingredients is None or live.run.cache == "off":
+            return
         line = ResultLine(
             key=unit.key,
             owner=live.run.owner,
@@ -136,7 +148,7 @@ class Advancing:
 
     async def _take_over(self, live: Live) -> None:
         """After a restart: instances that have rows are as those say."""
-        waiting = list(live.ready)
+        waiting, calls = list(live.ready), list[Unit]()
         live.ready.clear()
         board, database = self._controller.board, self._controller.database
         for unit in waiting:
@@ -150,6 +162,9 @@ class Advancing:
                 live.move(unit, state)
                 live.progress.end(unit.step, state)
                 continue
+            if unit.number:
+                calls.append(unit)
+                continue
             job = board.find(line.job or 0) or await asyncio.to_thread(database.job, line.job or 0)
             if job is None:
                 unit.reason = refused(f"nothing is known of its job {line.job} any more")
@@ -161,8 +176,27 @@ class Advancing:
             else:
                 live.follow(unit, job)
                 self._results.fly(live, unit)
+        if calls:
+            await self._take_over_calls(live, calls)
         if not live.progress.due:
             live.replaying = False
+
+    async def _take_over_calls(self, live: Live, units: Sequence[Unit]) -> None:
+        """Instances that had been sent to warm jobs."""
+        drafts = draft(live, units)
+        while drafts.unread:
+            await self._reading.contents(live, drafts.unread)
+            more = draft(live, drafts.later)
+            drafts.some, drafts.unread, drafts.later = [*drafts.some, *more.some], more.unread, more.later
+        for one in drafts.some:
+            if one.wrong:
+                one.unit.reason = refused(one.wrong)
+                self.ended(live, one.unit, StepState.LOST)
+                continue
+            key_of(self._controller, live, one, await self._reading.code(live.step_of(one.unit)))
+            live.move(one.unit, StepState.STARTING)
+            self._results.fly(live, one.unit)
+        self._sharing.resume(live, [one for one in drafts.some if not one.wrong])
 
     # ---- what will not begin
 
@@ -181,6 +215,7 @@ class Advancing:
                 live.progress.stop(failed.step)
             else:
                 return
+            self._sharing.pool.cancel(live.run.id)
             for job in list(live.by_job):
                 self._controller.board.apply(job, Kill("the run"), self._controller.clock())
             self._controller.core.wake.set()
@@ -214,7 +249,8 @@ class Advancing:
         good = [one for one in some if not one.wrong]
         rest = await self._results.take(live, good, lambda unit: self.ended(live, unit, StepState.CACHED))
         for one in rest:
-            specify(live, one)
+            if not fits(live.step_of(one.unit), one.made):
+                specify(live, one)
         try:
             await put(self._reading.store, rest)
         except PerijoveError as error:
@@ -236,12 +272,16 @@ class Advancing:
     def _submit(self, live: Live, some: Sequence[Draft]) -> None:
         """Jobs and the rows that say whose they are, in one transaction: none is ever submitted twice."""
         controller = self._controller
+        if calls := [one for one in some if one.spec is None]:
+            for one in calls:
+                self._results.fly(live, one.unit)
+            self._sharing.submit(live, calls)
         jobs = admitted(controller, live, some)
         if not jobs:
             return
         controller.board.add(jobs, controller.clock(), {})
         for one in some:
-            if not one.wrong:
+            if one.spec is not None and not one.wrong:
                 self._results.fly(live, one.unit)
                 self.write(live, one.unit)
         reach("serve.steps-submitted")

@@ -174,8 +174,12 @@ class Warm:
     node: str = ""
     sent: dict[str, Call] = field(default_factory=dict)
     begun: dict[str, float] = field(default_factory=dict)
+    untold: dict[str, Call] = field(default_factory=dict)
+    """Of those, the ones that it may not have got: it is told again."""
     offset: int = 0
     """In its journal: what lies before is durable here."""
+    reread: bool = False
+    """Its journal is to be read from the start: it may say something of calls that were not known."""
     contents: set[str] = field(default_factory=set)
     """Files that it was given."""
     cancels: set[int] = field(default_factory=set)
@@ -194,16 +198,19 @@ class Warm:
 class Line:
     """The calls of one owner and kind that wait, fairly between runs, and the warm jobs for them."""
 
-    def __init__(self, owner: str, spec: JobSpec, killed: Set[int] = frozenset()) -> None:
+    def __init__(
+        self, owner: str, spec: JobSpec, killed: Set[int] = frozenset(), held: Set[int] = frozenset()
+    ) -> None:
         self.owner, self.spec = owner, spec
-        self.killed = killed
-        """Runs of which nothing is to be made any more."""
+        self.killed, self.held = killed, held
+        """Runs of which nothing is to be made any more, or for now."""
         self.warm: set[Warm] = set()
         self.starting = 0
         """Warm jobs that are being submitted."""
         self.barren = 0
         """So many ended one after another without having made a call."""
         self._waiting: dict[int, deque[Call]] = {}
+        self._held: dict[int, deque[Call]] = {}
         self._functions: Counter[str] = Counter()
         self._seconds: dict[str, float] = {}
 
@@ -213,16 +220,35 @@ class Line:
     def add(self, calls: Iterable[Call], *, first: bool = False) -> None:
         """Let calls wait, in front of others of their run if `first`."""
         for call in reversed(list(calls)) if first else calls:
-            line = self._waiting.setdefault(call.run, deque())
+            held = call.run in self.held
+            line = (self._held if held else self._waiting).setdefault(call.run, deque())
             (line.appendleft if first else line.append)(call)
-            self._functions[call.function] += 1
+            if not held:
+                self._functions[call.function] += 1
+
+    def hold(self, run: int) -> None:
+        """Let the calls of a run wait until :meth:`release`."""
+        if (line := self._waiting.pop(run, None)) is not None:
+            self._held.setdefault(run, deque()).extend(line)
+            self._functions.subtract(call.function for call in line)
+
+    def release(self, run: int) -> None:
+        """Let them go on, once the run is not held any more."""
+        self.add(self._held.pop(run, ()))
 
     def drop(self, run: int | None = None) -> list[Call]:
         """Take away all calls of a run, or all there are."""
         runs = [one for one in self._waiting if run is None or one == run]
         dropped = [call for one in runs for call in self._waiting.pop(one)]
         self._functions.subtract(call.function for call in dropped)
+        for one in [one for one in self._held if run is None or one == run]:
+            dropped += self._held.pop(one)
         return dropped
+
+    @property
+    def empty(self) -> bool:
+        """Whether no call waits, not even one that is held."""
+        return not self._waiting and not self._held
 
     def take(self, warm: Warm) -> list[Call]:
         """The next calls for a warm job: as many as keep it busy for a moment, of each run in turn."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from perijove.model import Job, Output, Reason, Run, State, Step, StepRun, StepState, Workflow
+from perijove.model import Job, JobSpec, Output, Reason, Run, State, Step, StepRun, StepState, Workflow
 from perijove.model.workflow import IMPLICIT
 from perijove_hub.store.workflow_rows import StepLine
 from perijove_hub.store.workflow_tables import WHOLE
@@ -69,6 +69,8 @@ class Live:
         """What the database knows is being taken over; nothing is submitted."""
         self.bases: dict[int, dict[str, Any]] = {}
         self.constants: dict[int, Any] = {}
+        self.shared: dict[int, JobSpec] = {}
+        """What jobs of steps would be whose calls share warm ones."""
         self._gathered: dict[tuple[int, str], Any] = {}
 
     # ---- names

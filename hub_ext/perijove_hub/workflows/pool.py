@@ -41,6 +41,7 @@ class Pool:
         self._warm: dict[int, tuple[Line, Warm]] = {}
         self._killed: set[int] = set()
         """Runs of which nothing is to be made any more."""
+        self._held: set[int] = set()
         self._wake = asyncio.Event()
         self._serving: dict[Warm, Serving] = {}
 
@@ -58,10 +59,30 @@ class Pool:
         for call, job in calls:
             found.setdefault(job, []).append(call)
         for job, some in found.items():
-            line, warm = self._line_of(some[0]), Warm(job)
-            warm.sent = {call.id: call for call in some}
-            self._adopt(line, warm)
+            named = {call.id: call for call in some}
+            if job in self._warm:
+                _, warm = self._warm[job]
+                warm.sent |= named
+                warm.untold |= named
+                warm.reread = True
+                self._nudge(warm)
+                continue
+            warm = Warm(job, sent=named, untold=dict(named))
+            self._adopt(self._line_of(some[0]), warm)
             self._vital(self._found_again(warm))
+
+    def hold(self, run: int) -> None:
+        """Begin no more calls of `run` until :meth:`release`; those that warm jobs have are made."""
+        self._held.add(run)
+        for line in self._lines.values():
+            line.hold(run)
+
+    def release(self, run: int) -> None:
+        """Go on with `run`."""
+        self._held.discard(run)
+        for line in self._lines.values():
+            line.release(run)
+        self._wake.set()
 
     def cancel(self, run: int) -> None:
         """Make no more calls of `run`, and end those that are being made; they end as killed."""
@@ -86,7 +107,7 @@ class Pool:
             self._wake.clear()
             for key, line in list(self._lines.items()):
                 self._look_at(line)
-                if not len(line) and not line.warm and not line.starting:
+                if line.empty and not line.warm and not line.starting:
                     del self._lines[key]
             if not self._lines:
                 self._kinds.clear()
@@ -263,7 +284,7 @@ class Pool:
             known = self._kinds[id(call.spec)] = call.spec, kind_of(call.spec)
         key = call.owner, known[1]
         if (line := self._lines.get(key)) is None:
-            line = self._lines[key] = Line(call.owner, call.spec, self._killed)
+            line = self._lines[key] = Line(call.owner, call.spec, self._killed, self._held)
         return line
 
     def _serving_of(self, line: Line, warm: Warm) -> Serving:

@@ -28,6 +28,7 @@ from perijove_hub.jobs.events import Change, Event, Hold, Release
 from perijove_hub.workflows.advancing import Advancing
 from perijove_hub.workflows.live import Live, step_run
 from perijove_hub.workflows.reading import Reading
+from perijove_hub.workflows.sharing import Sharing
 from perijove_hub.workflows.submitting import priority_of
 from perijove_hub.workflows.telling import Telling
 from perijove_spawners.store import Store
@@ -46,7 +47,8 @@ class Runs:
         self.live: dict[int, Live] = {}
         self.reading = Reading(store, controller.database)
         self.telling = Telling(controller)
-        self._advancing = Advancing(controller, self.reading, self.telling)
+        self.sharing = Sharing(controller, self.telling)
+        self._advancing = Advancing(controller, self.reading, self.telling, self.sharing)
         self._advancing.over = self._forget
         controller.writer.listeners.append(self._heard)
 
@@ -55,6 +57,7 @@ class Runs:
     async def open(self) -> None:
         """Take up what lives, and begin to move it on."""
         self.live.clear()
+        self.sharing.open()
         database = self.controller.database.workflows
         for run in await asyncio.to_thread(database.live):
             document = await asyncio.to_thread(database.document, run.id)
@@ -63,6 +66,8 @@ class Runs:
             live = Live(run, workflow, {(line.step, line.item): line for line in lines})
             await self._recall(live)
             self.live[run.id] = live
+            if run.state is State.HELD:
+                self.sharing.pool.hold(run.id)
             self.telling.wake(live)
         self.controller.core.spawn_vital(self._run())
 
@@ -194,6 +199,7 @@ class Runs:
         live = self._must_live(number)
         self._advancing.write_run(live, live.run.model_copy(update={"state": State.HELD}))
         self._to_jobs(live, Hold(by), StepState.PENDING)
+        self.sharing.pool.hold(number)
         return await self._durable(live)
 
     async def release(self, number: int, by: str) -> Run:
@@ -203,6 +209,7 @@ class Runs:
             raise ConflictError(f"run {number} is {live.run.state}, not held")
         self._advancing.write_run(live, live.run.model_copy(update={"state": State.RUNNING}))
         self._to_jobs(live, Release(by), StepState.HELD)
+        self.sharing.pool.release(number)
         return await self._durable(live)
 
     async def prioritise(self, number: int, priority: int, by: str) -> Run:

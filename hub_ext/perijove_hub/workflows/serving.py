@@ -78,12 +78,14 @@ class Serving:
 
     async def _send(self) -> None:
         warm, killed = self.warm, self.line.killed
-        await self._tell(warm.sent)
-        self._busy.set()
         while not warm.over:
             await self._wake.wait()
             self._wake.clear()
             while not warm.over:
+                if warm.untold:
+                    untold, warm.untold = warm.untold, {}
+                    await self._tell(untold)
+                    self._busy.set()
                 calls = self.line.take(warm) if warm.takes(self._controller.clock()) else []
                 if not calls and not warm.cancels:
                     break
@@ -195,7 +197,7 @@ class Serving:
         if some := [(call, warm.begun[call.id]) for call in began if call.id in warm.begun]:
             self._notes.began(some)
         await self._settle(self.line, ended)
-        warm.offset = answers.offset
+        warm.offset, warm.reread = 0 if warm.reread else answers.offset, False
 
     async def compute(
         self, message: bytes, contents: list[str], offset: int | None, wait: float = 0.0
