@@ -35,7 +35,6 @@ from perijove_hub.workflows.runs import Runs
 from perijove_spawners.fabric.dask_fabric import DaskFabric
 from perijove_spawners.fabric.port import Fabric
 from perijove_spawners.fabric.tls import ensure_tls
-from perijove_spawners.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +43,7 @@ def create_app(settings: Settings, *, fabric: Fabric, identities: Identities) ->
     """The application; `fabric` and `identities` are given so that tests can bring their own."""
     database = Database(settings.database_at)
     controller = Controller(settings, database, fabric, partial(resolve, settings=settings))
-    store = Store(settings.store, **settings.store_options)
+    store = controller.keeper.store
     runs = Runs(controller, store)
     holder = holder_at(settings.state)
     lock = settings.state / LOCK

@@ -80,17 +80,15 @@ class Settings(BaseSettings):
     """Address of the Dask scheduler, for example ``tls://127.0.0.1:8786``."""
 
     store: str = ""
-    """Folder or URL of the content store, ``s3://BUCKET/PREFIX`` for example, that service and nodes share; by
+    """Folder or URL of the content store that service and nodes share, ``s3://BUCKET/PREFIX`` for example; by
     default a folder of the state directory."""
     store_options: dict[str, Any] = {}
-    """What its filesystem takes (of fsspec, for S3 of s3fs): ``endpoint_url``, ``key``, ``secret``, ``profile``.
-    Without it S3 takes what the usual variables and files of AWS say."""
+    """What its filesystem takes (of fsspec, for S3 of s3fs): ``endpoint_url``, ``key``, ``secret``. Without
+    it S3 takes what the usual variables and files of AWS say."""
     store_quota: int | None = None
     """Bytes that the store may take; what is put beyond is refused. No limit by default."""
-    store_user_quota: int | None = None
-    """Bytes of the store that each user may own."""
     store_collect: float | None = None
-    """How long after it was last put a file of the store is removed that nothing needs; by default none is."""
+    """How long what nothing needs stays in the store, at least an hour. Nothing is removed by default."""
 
     default_image: str = NOTEBOOK_IMAGE
     """Image of jobs that name none, where the launcher runs containers."""
@@ -134,7 +132,7 @@ class Settings(BaseSettings):
     def _size(cls, value: Any) -> int:
         return parse_size(value)
 
-    @field_validator("store_quota", "store_user_quota", mode="before")
+    @field_validator("store_quota", mode="before")
     @classmethod
     def _quota(cls, value: Any) -> int | None:
         return None if value is None else parse_size(value)

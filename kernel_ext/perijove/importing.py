@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from perijove.documents import load
-from perijove.model.errors import FieldError, InvalidSpecError
+from perijove.model.errors import FieldError, InvalidSpecError, UserError
 from perijove.model.parameters import parameter_values
 from perijove.model.workflow import Step, Workflow
 from perijove.workplace import shared_directory
@@ -110,10 +111,6 @@ def _absolute(folder: str | os.PathLike[str]) -> Path:
     return Path(folder).absolute()
 
 
-def _content(path: str) -> bytes:
-    return Path(path).read_bytes()
-
-
 @dataclass
 class _Imports:
     """What was imported so far, each thing once."""
@@ -156,18 +153,24 @@ class _Imports:
             return await asyncio.shield(self._done[place])
         except OSError as error:
             self.errors.append(FieldError(at, place, f"cannot be read: {error.strerror or error}"))
-        except InvalidSpecError as error:
+        except UserError as error:
             self.errors.append(FieldError(at, place, str(error)))
         return place
 
     async def _file(self, place: str) -> str:
-        return await self.client.upload(await asyncio.to_thread(_content, place.removeprefix("file:")))
+        path = place.removeprefix("file:")
+        if await asyncio.to_thread(os.path.isdir, path):
+            raise IsADirectoryError(errno.EISDIR, "it is a folder: write dir: before it", path)
+        return await self.client.upload(Path(path))
 
     async def _tree(self, place: str) -> str:
-        raise InvalidSpecError("folders are not imported yet")
+        path = place.removeprefix("dir:")
+        if not await asyncio.to_thread(os.path.isdir, path):
+            raise NotADirectoryError(errno.ENOTDIR, "it is no folder", path)
+        return await self.client.upload(Path(path))
 
     async def _url(self, place: str) -> str:
-        raise InvalidSpecError("URLs are not imported yet")
+        return await self.client.fetch_url(place)
 
     def _path(self, text: str) -> Path:
         return self.folder / Path(text).expanduser()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from perijove.content import Progress, Source, download, fetch_url, upload
 from perijove.transport import Transport
 
 Document = dict[str, Any]
@@ -16,12 +19,36 @@ class SiteRequests(Transport):
 
     _site: Document | None = None
 
-    async def upload(self, data: bytes) -> str:
-        """Store a file for a later job's ``inputs``; its digest ``sha256:...``."""
-        answer = await self.request_json(
-            "POST", "/files", content=data, headers={"Content-Type": "application/octet-stream"}
-        )
-        return str(answer["digest"])
+    async def upload(self, source: Source, *, progress: Progress | None = None) -> str:
+        """Store bytes, a file or a folder for a job's ``inputs``; its digest. Nothing is sent twice.
+
+        `progress` is called with how many bytes are done, and of how many.
+        """
+        return await upload(self, source, progress=progress)
+
+    async def download(
+        self, digest: str, target: str | os.PathLike[str], *, progress: Progress | None = None
+    ) -> Path:
+        """Fetch a file or folder that is yours, checked against its digest; where it is."""
+        return await download(self, digest, target, progress=progress)
+
+    async def fetch_url(self, url: str) -> str:
+        """Store what a URL gives; its digest. One that ends in ``#sha256=HEX`` is checked."""
+        return await fetch_url(self, url)
+
+    async def store(self) -> Document:
+        """What the content store holds, and what is yours of it; bytes."""
+        return await self._get("/store")
+
+    async def collect(self, *, older_than: str | float = 0, dry_run: bool = False) -> Document:
+        """Remove from the store what nothing needs (administrators); what was, or would be, removed."""
+        body = {"older_than": older_than, "dry_run": dry_run}
+        return dict(await self.request_json("POST", "/store/gc", body=body))
+
+    async def sign_file(self, digest: str, *, method: str = "GET", seconds: int = 3600) -> Document:
+        """A URL by which the file can be fetched, or sent (``PUT``), without a token, for so long."""
+        body = {"digest": digest, "method": method, "seconds": seconds}
+        return dict(await self.request_json("POST", "/files/sign", body=body))
 
     async def nodes(self) -> list[Document]:
         """Each node and what is free on it."""

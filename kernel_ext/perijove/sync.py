@@ -7,6 +7,7 @@ loop of its own, which works beside a notebook's own running loop.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import (
     Callable,
     Coroutine,
@@ -16,6 +17,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perijove.client import AsyncClient
@@ -28,6 +30,7 @@ from perijove.waiting import Explanation
 if TYPE_CHECKING:
     from perijove.client import Stream
     from perijove.connection import Connection
+    from perijove.content import Progress, Source
     from perijove.model import JobSpec
     from perijove.site import Document
 
@@ -264,9 +267,34 @@ class Client(WorkflowCalls):
         )
         return [Job(job) for job in LOOP.run(found)]
 
-    def upload(self, data: bytes) -> str:
-        """Store a file for a later job's ``inputs``; its digest ``sha256:...``."""
-        return LOOP.run(self.async_client.upload(data))
+    def upload(self, source: Source, *, progress: Progress | None = None) -> str:
+        """Store bytes, a file or a folder for a job's ``inputs``; its digest. Nothing is sent twice.
+
+        `progress` is called with how many bytes are done, and of how many.
+        """
+        return LOOP.run(self.async_client.upload(source, progress=progress))
+
+    def download(
+        self, digest: str, target: str | os.PathLike[str], *, progress: Progress | None = None
+    ) -> Path:
+        """Fetch a file or folder that is yours, checked against its digest; where it is."""
+        return LOOP.run(self.async_client.download(digest, target, progress=progress))
+
+    def fetch_url(self, url: str) -> str:
+        """Store what a URL gives; its digest. One that ends in ``#sha256=HEX`` is checked."""
+        return LOOP.run(self.async_client.fetch_url(url))
+
+    def store(self) -> Document:
+        """What the content store holds, and what is yours of it; bytes."""
+        return LOOP.run(self.async_client.store())
+
+    def collect(self, *, older_than: str | float = 0, dry_run: bool = False) -> Document:
+        """Remove from the store what nothing needs (administrators); what was, or would be, removed."""
+        return LOOP.run(self.async_client.collect(older_than=older_than, dry_run=dry_run))
+
+    def sign_file(self, digest: str, *, method: str = "GET", seconds: int = 3600) -> Document:
+        """A URL by which the file can be fetched, or sent (``PUT``), without a token, for so long."""
+        return LOOP.run(self.async_client.sign_file(digest, method=method, seconds=seconds))
 
     def nodes(self) -> list[Document]:
         """Each node and what is free on it."""

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import httpx
 
 
+Content = bytes | Callable[[], AsyncIterator[bytes]]
+"""A request's body; one that is long is asked for each time that it has to be sent."""
+
+
 class BrokenOffError(UnavailableError):
     """The connection broke during a request, which may or may not have been carried out."""
 
@@ -68,7 +72,7 @@ class Transport:
         params: Mapping[str, Any] | None = None,
         *,
         body: Any = None,
-        content: bytes | None = None,
+        content: Content | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
         """The JSON that a request is answered with."""
@@ -105,7 +109,7 @@ class Transport:
         path: str,
         params: Mapping[str, Any] | None = None,
         *,
-        content: bytes | None = None,
+        content: Content | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         """The answer to a request; refusals are raised as the errors they describe."""
@@ -121,15 +125,16 @@ class Transport:
         method: str,
         path: str,
         params: Mapping[str, Any] | None,
-        content: bytes | None,
+        content: Content | None,
         headers: Mapping[str, str] | None,
     ) -> httpx.Response:
         import httpx
 
         began, url = time.monotonic(), f"{self._base}/api/v1{path}"
         try:
+            sent = content() if callable(content) else content
             response = await self._http().request(
-                method, url, params=_given(params), content=content, headers=headers
+                method, url, params=_given(params), content=sent, headers=headers
             )
         except httpx.ConnectError as error:
             self._base = self.url  # the leader has gone; whoever is asked first knows the next

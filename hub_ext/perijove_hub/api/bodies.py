@@ -45,12 +45,12 @@ SMALL = 64 << 10
 """Bytes of a body that says what to do, and holds no job."""
 
 
-async def read_model(request: Request, model: type[Model]) -> Model:
-    """The body as a `model`, read no further than :data:`SMALL` bytes.
+async def read_model(request: Request, model: type[Model], limit: int = SMALL) -> Model:
+    """The body as a `model`, read no further than `limit` bytes.
 
     Raises :class:`InvalidSpecError` naming each wrong field.
     """
-    body = await read_body(request, SMALL)
+    body = await read_body(request, limit)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:

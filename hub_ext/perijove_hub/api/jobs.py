@@ -97,6 +97,7 @@ async def _accept(
     known = await _known(controller, owner, specs)
     digests = {d for spec in specs for d in (*spec.inputs.values(), spec.function) if d}
     owned = {d for d in digests if await asyncio.to_thread(database.owns, owner, d)}
+    owned -= await controller.keeper.hold(owned)
     identity, asker = controller.identify(owner), asker_of(controller, owner)
     site, now = site_of(controller), controller.clock()
     admitted, errors = [], []

@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 
 from perijove.model import ConflictError, Job, NotFoundError, State, UnavailableError
 from perijove_hub.accounts import Identity, groups_of
+from perijove_hub.garbage import Keeper
 from perijove_hub.jobs import arrays, lookup
 from perijove_hub.jobs.board import Board
 from perijove_hub.jobs.core import Core
@@ -34,6 +35,7 @@ from perijove_hub.policy.registry import create
 from perijove_hub.settings import Settings
 from perijove_hub.store.database import Database
 from perijove_spawners.fabric.port import Fabric
+from perijove_spawners.store import Store
 
 if TYPE_CHECKING:
     from perijove_hub.placement.hints import Why
@@ -68,6 +70,8 @@ class Controller:
         self.nodes = Nodes(self.core)
         self.operations = Operations(self.core, self.nodes)
         self.housekeeping = Housekeeping(self.core, self.committed)
+        store = Store(settings.store, **settings.store_options)
+        self.keeper = Keeper(settings, database, store, lambda: self.board.policy, lambda: self.clock())
         self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         """Of submissions under way, by owner and key."""
 
@@ -124,6 +128,7 @@ class Controller:
         core.spawn_vital(self.writer.run())
         core.spawn_vital(self._watch())
         core.spawn_vital(self.housekeeping.run())
+        core.spawn(self.keeper.run())
         core.inventory.began(self.clock())
         core.spawn(core.inventory.run())
         await self.fabric.open()

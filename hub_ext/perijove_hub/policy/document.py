@@ -67,6 +67,8 @@ class Limits(_Part):
     """GiB times hours."""
     disk: Size | None = None
     """All job directories together."""
+    store: Size | None = None
+    """Files of the content store that a user owns; of users and guests only."""
 
     @property
     def any(self) -> bool:

@@ -180,6 +180,17 @@ def label_rows(job: Job) -> list[tuple[Any, ...]]:
     return [(job.id, key, value, job.owner) for key, value in job.spec.labels.items()]
 
 
+OWNED = ("digest", "owner", "size", "at")
+
+
+def file_rows(job: Job) -> list[tuple[Any, ...]]:
+    """Its owner may use what it made, in the order of :data:`OWNED`."""
+    if not job.outputs or not job.state.ended or job.archived:
+        return []
+    sizes = {digest: job.sizes.get(name, 0) for name, digest in job.outputs.items()}
+    return [(digest, job.owner, size, job.ended or job.submitted) for digest, size in sizes.items()]
+
+
 _columns_of = attrgetter(*COLUMNS)
 _rare = attrgetter(*_IN_DETAIL)
 _optional = attrgetter(*_IN_DETAIL_UNLESS_NONE)

@@ -136,6 +136,7 @@ class Writer:
         self._insert_event = insert(tables.event, RECORDED)
         self._insert_submission = insert(tables.submission, SUBMITTED)
         self._insert_active = insert(tables.active, ["job"], "ON CONFLICT DO NOTHING")
+        self._insert_file = insert(tables.file, rows.OWNED, "ON CONFLICT DO NOTHING")
         ended = "ON CONFLICT (job, attempt, began) DO UPDATE SET ended = excluded.ended"
         self._hold = insert(tables.allocation, ALLOCATED, ended)
         self._update_job = update((*rows.UPDATED, "id"))
@@ -169,6 +170,7 @@ class Writer:
         self._delete_label.run(cursor, _keys(batch.respecified))
         self._insert_label.run(cursor, (row for job in (*new, *respecified) for row in rows.label_rows(job)))
         self._update_job.run(cursor, map(rows.update_of, batch.changed.values()))
+        self._insert_file.run(cursor, (row for job in batch.changed.values() for row in rows.file_rows(job)))
         self._follow(cursor, {**batch.respecified, **batch.changed}, batch.new)
         self._insert_event.run(cursor, map(rows.event_row, batch.events))
         held = {(one.job, one.attempt, one.begin): one for one in batch.allocations}

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from perijove.model import Job, NotFoundError, ResultRecord, Run, StepRun
+from perijove.model.trees import blob_of
 from perijove_hub.store.database import Database
 from perijove_hub.workflows.capsule import Source
 from perijove_hub.workflows.record import inputs_of, record_of, record_of_step
 from perijove_spawners.store import Store
-from perijove_spawners.store.trees import blob_of
 
 View = Callable[[Job], Job]
 """A job as whoever asks may see it."""

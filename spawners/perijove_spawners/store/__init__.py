@@ -4,10 +4,10 @@ A file becomes visible whole or not at all, and is checked again whenever it is 
 ``sha256:`` and 64 hexadecimal digits; a folder's is ``sha256-tree:`` and those of its manifest.
 """
 
+from perijove.model.trees import Entry, Manifest, is_tree
 from perijove_spawners.store.content import Store, Stored, Writer
 from perijove_spawners.store.errors import CorruptError, FullError
 from perijove_spawners.store.place import CHUNK, Blob
-from perijove_spawners.store.trees import Entry, Manifest, is_tree
 
 __all__ = [
     "CHUNK",

@@ -17,6 +17,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from perijove.model import NotFoundError, OperatorError, TooLargeError, format_size
+from perijove.model.trees import FILE, MAX_MANIFEST, Entry, Manifest, blob_of, is_tree
 from perijove_spawners.store.bucket import Bucket
 from perijove_spawners.store.checked import Checked
 from perijove_spawners.store.copying import Give, copy_file, copy_tree
@@ -24,7 +25,6 @@ from perijove_spawners.store.errors import CorruptError, FullError
 from perijove_spawners.store.folder import Folder
 from perijove_spawners.store.place import CHUNK, Blob, Place
 from perijove_spawners.store.s3 import with_defaults
-from perijove_spawners.store.trees import FILE, MAX_MANIFEST, Entry, Manifest, blob_of, is_tree
 
 _DIGEST = re.compile(r"sha256(-tree)?:[0-9a-f]{64}")
 FULL_NOTE = "full"
@@ -68,12 +68,16 @@ class Store:
     @contextmanager
     def writer(self, *, limit: int | None = None) -> Iterator[Writer]:
         """Take in a file piece by piece; what is not committed leaves no trace."""
-        self._refuse_when_full()
-        writer = Writer(self._place, limit)
+        writer = self.begin(limit)
         try:
             yield writer
         finally:
             writer.discard()
+
+    def begin(self, limit: int | None = None) -> Writer:
+        """The same for whoever discards it themselves."""
+        self._refuse_when_full()
+        return Writer(self._place, limit)
 
     def put_tree(self, entries: Iterable[Entry]) -> Stored:
         """Take in a folder whose files are in the store. ``ValueError`` for a path that is not below it."""
@@ -236,6 +240,11 @@ class Writer:
         self._size = 0
         self._incoming = place.create()
         self._open = True
+
+    @property
+    def digest(self) -> str:
+        """Of what was written so far."""
+        return FILE + self._hash.hexdigest()
 
     def write(self, data: bytes) -> None:
         """Add `data`; :class:`TooLargeError` beyond the limit."""

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from perijove.model.trees import Manifest, check_path
 from perijove_spawners.store.place import CHUNK
-from perijove_spawners.store.trees import Manifest, check_path
 
 Give = Callable[[Path], None]
 
