@@ -17,6 +17,7 @@ from perijove.cli import (
     outcome,
     site,
     submit,
+    sweep,
     workflows,
 )
 from perijove.cli.group import CommandLine, Group
@@ -48,6 +49,8 @@ _FLOWS = "Workflows"
 _SITE, _OPERATE, _CLIENT = "The site", "For administrators", "This client"
 app.command("submit", cls=CommandLine, context_settings=_LINE)(submit.submit)
 app.command("run", cls=CommandLine, context_settings=_LINE)(submit.run)
+app.command("sweep")(sweep.sweep)
+app.command("report")(sweep.report)
 app.command("ls")(listing.ls)
 app.command("show")(listing.show)
 app.command("why")(explaining.why)
@@ -58,7 +61,7 @@ for _verb in acting.VERBS:
     app.command(_verb)(acting.acting(_verb))
 app.command("resume")(outcome.resume)
 app.command("update")(acting.update)
-app.command("rerun")(acting.rerun)
+app.command("rerun")(outcome.rerun)
 app.command("archive")(acting.archive)
 app.command("purge")(acting.purge)
 app.command("workflows", rich_help_panel=_FLOWS)(workflows.workflows)

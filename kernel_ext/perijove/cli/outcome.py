@@ -3,30 +3,49 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from perijove.cli.session import AsJson, note, print_json, talk
+from perijove.cli import acting
+from perijove.cli.session import AsJson, note, print_json, print_table, talk
 from perijove.cli.whole import exit_code_of_run, job_or_run, run_json
 from perijove.cli.workflows import CacheOption, Given, followed, print_explanation
 from perijove.client import AsyncClient
 from perijove.model.errors import UserError
+from perijove.options import pairs
 from perijove.runs import AsyncRun
 
 RunId = Annotated[str, typer.Argument(metavar="ID", help="The run of a workflow, such as 12.")]
 JobOrRun = Annotated[str, typer.Argument(metavar="ID", help="A job or a run of a workflow, such as 12.")]
 
 
-def explain(run_id: RunId, as_json: AsJson = False) -> None:
+def explain(
+    run_id: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="The run, such as 12; your latest when not given.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Say of each step of a run whose result was taken, or because of which change it ran.
 
     perijove explain 12
 
     perijove explain 12 --json | jq '.[].causes'
     """
-    print_explanation(talk(lambda client: client.explain_run(run_id)), as_json)
+
+    async def asking(client: AsyncClient) -> list[dict[str, Any]]:
+        return await client.explain_run(run_id if run_id is not None else await _latest(client))
+
+    print_explanation(talk(asking), as_json)
+
+
+async def _latest(client: AsyncClient) -> int:
+    found = await client.workflows(limit=1)
+    if not found:
+        raise UserError("there is no run of a workflow yet")
+    return found[0].id
 
 
 def record(number: JobOrRun, as_json: AsJson = False) -> None:
@@ -72,6 +91,58 @@ def capsule(
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error.strerror}") from error
     note(f"{output}: {len(content)} bytes")
+
+
+def rerun(
+    what: Annotated[
+        list[str], typer.Argument(metavar="ID...|CAPSULE", help="Job ids, such as 12, or a capsule's file.")
+    ],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="STEP/NAME=PATH", help="Of a capsule: an input it does not hold."),
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option("--env", "-e", metavar="NAME=VALUE", help="Of a capsule: a variable that it hides."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Of a capsule: also with inputs that are not the same.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Submit ended jobs once more and print the new ids; or run a capsule and say what differs.
+
+    After a capsule it exits with 0 when all results are the same.
+
+    perijove rerun 12
+
+    perijove rerun fit.zip --input prep/data=data.csv
+    """
+    if not (len(what) == 1 and Path(what[0]).is_file()):
+        acting.rerun(what, as_json)
+        return
+    from perijove.capsule import Rerun, read_capsule
+    from perijove.capsule import rerun as run_capsule
+
+    sealed = read_capsule(what[0])
+
+    async def running(client: AsyncClient) -> Rerun:
+        return await run_capsule(
+            client,
+            sealed,
+            inputs=pairs("input", inputs or []),
+            env=pairs("env", env or []),
+            force=force,
+            on_run=None if as_json else followed,
+        )
+
+    found = talk(running)
+    if as_json:
+        print_json({"run": found.run.document, "rows": [asdict(row) for row in found.rows]})
+    else:
+        rows = [[row.step, row.what, row.before, row.after, row.verdict] for row in found.rows]
+        print_table(["STEP", "WHAT", "BEFORE", "AFTER", "VERDICT"], rows, wide={"BEFORE", "AFTER"})
+    raise typer.Exit(0 if found.equal else 1)
 
 
 def resume(

@@ -144,14 +144,20 @@ async def _live(run: AsyncRun) -> None:
 async def _lines(run: AsyncRun) -> None:
     """A line for each step that comes into another state, for logs."""
     typer.echo(f"run {run.id} {printable(run.name)}")
-    told: dict[str, str] = {}
+    told: dict[str, int] = {}
     async with aclosing(run.changes()) as changes:
         async for _ in changes:
             for label, step in run.step_documents.items():
-                if told.get(label) != step["state"] and step["state"] != "waiting":
-                    told[label] = step["state"]
+                # What was asked may be newer than the events that follow: a step does not go back.
+                far = _FAR.get(step["state"], len(_FAR))
+                if far > told.get(label, 0):
+                    told[label] = far
                     typer.echo(_step_line(label, step))
     typer.echo(f"run {run.id} {run.state}")
+
+
+_FAR = {"waiting": 0, "held": 1, "pending": 2, "starting": 3, "suspended": 4, "running": 5}
+"""How far a step in this state has come; one in any other has ended."""
 
 
 def _step_line(label: str, step: dict[str, Any]) -> str:
