@@ -289,3 +289,23 @@ def test_an_image_is_known_by_its_first_bytes() -> None:
     assert image_type(b"<svg onload='x()'/>") is None
     assert image_type(b"") is None
     assert shortly({"a": "x" * 500}).endswith("\u2026")
+
+
+async def test_what_is_to_be_kept_is_saved_by_links(settings: Settings) -> None:
+    async with flows(settings) as by:
+        alice = by.people["alice"]
+        run = await by.begin("alice", {"steps": {"a": {"command": ["true"], "launcher": "process"}}})
+        page = await alice.open(f"/workflows/{run}")
+        assert f'href="/workflows/{run}/record"' in page
+        assert f'href="/workflows/{run}/capsule"' not in page, "what goes on is not handed on"
+        await by.end(run, "a")
+        await by.over(run, "succeeded")
+        page = await alice.open(f"/workflows/{run}")
+        for name, kind in (("record", "json"), ("capsule", "zip"), ("crate", "zip")):
+            assert f'href="/workflows/{run}/{name}"' in page
+            path = f"/workflows/{run}/{name}"
+            got = await alice.pages.get(path)
+            assert got.headers["content-type"] == f"application/{kind}"
+            assert got.headers["content-disposition"].startswith("attachment")
+            await alice.open(path, 403, {"sec-fetch-mode": "no-cors"})
+            await by.people["bob"].open(path, 404)

@@ -103,7 +103,7 @@ class Resumption(BaseModel):
 async def resume(request: Request, caller: Who, number: int, idempotency_key: Key = None) -> Response:
     """Begin a new run that takes over what came out well and is determined by the same. For its owner."""
     wanted = await read_model(request, Resumption)
-    run = await _own(request, caller, number)
+    run = await own_run(request, caller, number)
     return await once(
         request, run.owner, idempotency_key, again(run, wanted.parameters, wanted.cache), number
     )
@@ -112,11 +112,12 @@ async def resume(request: Request, caller: Who, number: int, idempotency_key: Ke
 @router.post("/workflows/{number}/rerun", status_code=201, response_model=Run)
 async def rerun(request: Request, caller: Who, number: int, idempotency_key: Key = None) -> Response:
     """Begin the same run once more, as a new one that takes over nothing. For its owner."""
-    run = await _own(request, caller, number)
+    run = await own_run(request, caller, number)
     return await once(request, run.owner, idempotency_key, again(run, {}, "refresh"))
 
 
-async def _own(request: Request, caller: Caller, number: int) -> Run:
+async def own_run(request: Request, caller: Caller, number: int) -> Run:
+    """A run that has ended, of the caller themselves."""
     run = await run_of(request, caller, number)
     if run.owner != caller.name and not caller.act_as:
         raise ForbiddenError(f"it would run in the name of {run.owner}; only they may run it again")

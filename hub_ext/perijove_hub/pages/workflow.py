@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request
@@ -27,8 +27,9 @@ from perijove.model import (
     UserError,
     Workflow,
 )
-from perijove_hub.api.audit import record
 from perijove_hub.api.finding import run_of, runs_of
+from perijove_hub.api.records import capsule_of, crate_of, records
+from perijove_hub.api.workflow_actions import Verb, act, own_run
 from perijove_hub.identity import Caller
 from perijove_hub.pages.queue import number
 from perijove_hub.pages.render import HEADERS, form_token, pressed, render, visit
@@ -44,7 +45,7 @@ from perijove_hub.pages.run_parts import (
     recorded,
     whys,
 )
-from perijove_hub.workflows.beginning import Wanted, begin
+from perijove_hub.workflows.beginning import again, begin
 from perijove_spawners.store import Store
 
 router = APIRouter(include_in_schema=False)
@@ -54,6 +55,13 @@ MANY = 2000
 """Above, the page renews itself less often."""
 FIELDS = 12
 """Parameters that can be changed in the form; the command line takes any number."""
+
+
+DOWNLOADS = (
+    ("record", "Result records of its steps (JSON)"),
+    ("capsule", "Capsule, to be run again elsewhere (zip)"),
+    ("crate", "RO-Crate (zip)"),
+)
 
 
 @router.get("/workflows/{run_id}")
@@ -112,7 +120,7 @@ def _shown(run: Run, steps: list[StepRun], root: str, only: str, after: int) -> 
         "note": note,
         "values": recorded(steps),
         "whys": whys(steps)[:ROWS],
-        "downloads": [],
+        "downloads": DOWNLOADS if run.state.ended else DOWNLOADS[:1],
     }
 
 
@@ -193,36 +201,12 @@ async def press(request: Request, run_id: str) -> Response:
 
 async def _do(request: Request, caller: Caller, run: Run, verb: str, fields: Mapping[str, str]) -> int:
     """Do it; the run whose page is to be seen then."""
-    runs = runs_of(request)
-    record(caller, verb, f"run {run.id}", owner=run.owner)
-    match verb:
-        case "kill":
-            await runs.kill(run.id)
-        case "hold":
-            await runs.hold(run.id, caller.name)
-        case "release":
-            await runs.release(run.id, caller.name)
-        case "resume":
-            return (await _resume(request, caller, run, fields)).id
-        case _:
-            await runs.pin(run.id, pinned=verb == "pin")
-    return run.id
-
-
-async def _resume(request: Request, caller: Caller, run: Run, fields: Mapping[str, str]) -> Run:
-    if run.owner != caller.name:
-        raise ForbiddenError(f"it would run in the name of {run.owner}; only they may resume it")
-    if run.workflow is None or not run.state.ended:
-        raise UserError(f"run {run.id} is {run.state}; only one that has ended is resumed")
-    given = given_parameters(run.workflow, fields)
-    wanted = Wanted(
-        workflow=run.workflow.model_dump(mode="json", exclude_unset=True),
-        parameters={**run.parameters, **given},
-        priority=run.priority,
-        project=run.project,
-        fail_fast=run.fail_fast,
-    )
-    return await begin(runs_of(request), run.owner, wanted, resumed_from=run.id)
+    if verb == "resume":
+        ended = await own_run(request, caller, run.id)
+        given = given_parameters(ended.workflow, fields) if ended.workflow is not None else {}
+        resumed = await begin(runs_of(request), run.owner, again(ended, given, None), resumed_from=run.id)
+        return resumed.id
+    return (await act(request, caller, run.id, cast("Verb", verb))).id
 
 
 def given_parameters(workflow: Workflow, fields: Mapping[str, str]) -> dict[str, Any]:
@@ -258,6 +242,48 @@ async def output(request: Request, run_id: str, step: str, name: str) -> Respons
         return await saved(request.app.state.store, found.digest, found.name or name)
 
     return await visit(request, show)
+
+
+@router.get("/workflows/{run_id}/record")
+async def record(request: Request, run_id: str) -> Response:
+    """The result records of its steps, as JSON to be saved; the first ten thousand."""
+
+    async def show(caller: Caller) -> Response:
+        _led_here(request)
+        found = await records(request, caller, number(run_id) or 0, limit=10_000)
+        name = f"{found.run.id}.record.json"
+        headers = {**HEADERS, "Content-Disposition": f'attachment; filename="{name}"'}
+        return Response(found.model_dump_json(indent=2), media_type="application/json", headers=headers)
+
+    return await visit(request, show)
+
+
+@router.get("/workflows/{run_id}/capsule")
+async def capsule(request: Request, run_id: str) -> Response:
+    """The run as a capsule."""
+
+    async def show(caller: Caller) -> Response:
+        _led_here(request)
+        return await capsule_of(request, caller, number(run_id) or 0)
+
+    return await visit(request, show)
+
+
+@router.get("/workflows/{run_id}/crate")
+async def crate(request: Request, run_id: str) -> Response:
+    """The run as an RO-Crate."""
+
+    async def show(caller: Caller) -> Response:
+        _led_here(request)
+        return await crate_of(request, caller, number(run_id) or 0)
+
+    return await visit(request, show)
+
+
+def _led_here(request: Request) -> None:
+    """Raise :class:`ForbiddenError` for scripts: behind a hub those of others have the same origin."""
+    if request.headers.get("sec-fetch-mode", "navigate") != "navigate":
+        raise ForbiddenError("files are saved by links of the page; scripts use /api/v1 with a token")
 
 
 async def saved(store: Store, digest: str, name: str) -> Response:
