@@ -54,6 +54,7 @@ class _Description:
         self.run, self.workflow, self.code = run, workflow, code
         self.crate = ROCrate(version="1.1")
         self.crate.metadata.extra_contexts.append(_TERMS)
+        self.contents: dict[str, Any] = {}
         self.paths = {digest: path for path, digest in code.items()}
         self.agent = self._add("#owner", Person, {"name": run.owner})
 
@@ -76,7 +77,7 @@ class _Description:
         actions = [self._action(record, tools) for record in records]
         whole = self._whole(main)
         crate.root_dataset["mentions"] = [whole, *actions]
-        crate.root_dataset["hasPart"] = files
+        crate.root_dataset["hasPart"] = [*files, *self.contents.values()]
         described: dict[str, Any] = crate.metadata.generate()
         return described
 
@@ -181,7 +182,9 @@ class _Description:
         properties = {"@type": kind, "name": name, "sha256": _hex(digest)}
         if size is not None:
             properties["contentSize"] = str(size)
-        return self._add(f"ni:///sha-256;{raw}", ContextEntity, properties)
+        content = self._add(f"ni:///sha-256;{raw}", ContextEntity, properties)
+        self.contents[content.id] = content
+        return content
 
     def _value(self, identity: str, name: str, value: Any) -> Any:
         text = value if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False)
