@@ -48,7 +48,7 @@ class Advancing:
         self._controller, self._reading, self._telling = controller, reading, telling
         self._sharing = sharing
         sharing.ended, sharing.write = self._call_ended, self.write
-        self._results = Results(controller, reading.store)
+        self._results = Results(controller)
         self.over: Callable[[Live], None] = _stay
         """Told of each run that has ended, durably."""
 
@@ -208,7 +208,7 @@ class Advancing:
         if live.replaying:
             return
         if not live.progress.stopped:
-            if live.run.kill_requested:
+            if live.run.kill_requested or live.broken:
                 live.progress.stop()
             elif live.run.fail_fast and any(live.counts[state] for state in _BAD):
                 failed = next(unit for unit in live.all_units() if unit.state in _BAD)
@@ -224,6 +224,18 @@ class Advancing:
             unit = live.ready.popleft()
             unit.reason = unit.reason or refused("the run was stopped before it began")
             self.ended(live, unit, StepState.KILLED)
+
+    def break_off(self, live: Live, message: str) -> bool:
+        """It cannot go on, by a fault of ours: end it as well as may be; whether to try that at once."""
+        text = f"the service could not go on with this run ({message}); its log says more"
+        again = not live.broken
+        live.broken, live.replaying = True, False
+        live.run = live.run.model_copy(update={"reason": refused(text)})
+        if not again:
+            changes = {"state": State.FAILED, "ended": self._controller.clock()}
+            self.write_run(live, live.run.model_copy(update=changes))
+            self._telling.then(lambda: self.over(live))
+        return again
 
     def _settle(self, live: Live) -> None:
         for unit in take_settled(live, self._controller.clock()):
@@ -310,7 +322,7 @@ class Advancing:
         counts = live.counts
         bad = any(counts[state] for state in (*_BAD, StepState.REJECTED))
         killed = live.run.kill_requested and counts[StepState.KILLED]
-        state = State.KILLED if killed else State.FAILED if bad else State.SUCCEEDED
+        state = State.KILLED if killed else State.FAILED if bad or live.broken else State.SUCCEEDED
         changes: dict[str, Any] = {"state": state, "ended": self._controller.clock()}
         self.write_run(live, live.run.model_copy(update=changes))
         reach("serve.run-ended")

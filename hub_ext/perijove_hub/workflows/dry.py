@@ -63,7 +63,7 @@ async def explain(
         submitted=now,
         cache=cache,
     )
-    live, results = Live(run, workflow, {}), Results(runs.controller, runs.store)
+    live, results = Live(run, workflow, {}), Results(runs.controller)
     while live.progress.due or live.ready:
         if unread := open_due(live, lambda _unit: None):
             await runs.reading.contents(live, unread)

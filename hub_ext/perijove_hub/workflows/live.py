@@ -67,6 +67,8 @@ class Live:
         """Digests that were written in it and are the owner's."""
         self.replaying = True
         """What the database knows is being taken over; nothing is submitted."""
+        self.broken = False
+        """It cannot go on, and is being ended."""
         self.bases: dict[int, dict[str, Any]] = {}
         self.constants: dict[int, Any] = {}
         self.shared: dict[int, JobSpec] = {}

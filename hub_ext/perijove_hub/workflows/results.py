@@ -13,7 +13,6 @@ from perijove_hub.store.workflow_rows import ResultLine, StepLine
 from perijove_hub.workflows import explain
 from perijove_hub.workflows.live import Live, Unit
 from perijove_hub.workflows.submitting import Draft
-from perijove_spawners.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +26,8 @@ class Found:
 class Results:
     """What may be taken. Of equal steps at once one runs, and the others wait for it."""
 
-    def __init__(self, controller: Controller, store: Store) -> None:
-        self._controller, self._store = controller, store
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
         self._flights: dict[tuple[str, str], tuple[Unit, list[tuple[Live, Unit]]]] = {}
         """Key (and owner, of what is not sealed) -> who runs, who waits."""
 
@@ -91,11 +90,9 @@ class Results:
         return found, before, failed
 
     async def _gone(self, found: dict[str, Found]) -> set[str]:
-        """Digests that the store does not have any more."""
+        """Digests that the store does not have any more; the others are not collected meanwhile."""
         wanted = {digest for one in found.values() for digest in digests(one.outputs)}
-        if not wanted:
-            return set()
-        return wanted - await asyncio.to_thread(self._store.exists_many, wanted)
+        return await self._controller.keeper.hold(wanted) if wanted else set()
 
     # ---- equal steps at once
 

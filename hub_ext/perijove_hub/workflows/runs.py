@@ -98,6 +98,9 @@ class Runs:
             log.warning("run %d goes on later: %s", live.run.id, error)
             await asyncio.sleep(LOOK)
             return True
+        except Exception as error:
+            log.exception("run %d cannot go on", live.run.id)
+            return self._advancing.break_off(live, f"{type(error).__name__}: {error}")
 
     def _heard(self, published: Sequence[tuple[JobEvent, Job]]) -> None:
         """Jobs have changed, durably."""
