@@ -221,7 +221,7 @@ async def _bring(
         source = path or folder / "member"
         if path is None and member is not None:
             await asyncio.to_thread(_take_out, capsule.path, member, source)
-        uploaded = await client.upload(await asyncio.to_thread(_content, source))
+        uploaded = await _uploaded(client, source)
         if uploaded != digest:
             if not force:
                 where = str(path) if path is not None else f"{capsule.path}: {member}"
@@ -269,9 +269,9 @@ def _take_out(archive: Path, member: str, target: Path) -> None:
         raise UserError(f"{archive}: {member} is damaged: {error}") from None
 
 
-def _content(path: Path) -> bytes:
+async def _uploaded(client: AsyncClient, path: Path) -> str:
     try:
-        return path.read_bytes()
+        return await client.upload(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 
