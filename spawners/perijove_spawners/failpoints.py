@@ -33,6 +33,8 @@ NODE = (
     "node.removed",
 )
 """Places in the node agent."""
+OUTPUTS = ("node.output-piece", "node.output-kept")
+"""Places in the node agent that are reached for jobs with outputs: within one, and after each."""
 
 
 def reach(name: str) -> None:

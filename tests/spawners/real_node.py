@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ class RealNode:
     def __init__(self, directory: Path, launcher: str, account: Account, **options: str) -> None:
         # Jobs of other accounts than the agent's pass through.
         directory.chmod(0o755)
-        (directory / "launcher").mkdir(mode=0o700)
-        (directory / "node").mkdir(mode=0o711)
+        (directory / "launcher").mkdir(mode=0o700, exist_ok=True)
+        (directory / "node").mkdir(mode=0o711, exist_ok=True)
         self.directory, self.account = directory, account
         self.store = Store(directory / "store")
         self._name, self._options, self.url = launcher, options, options.get("url", "")
@@ -32,7 +32,7 @@ class RealNode:
 
     async def open(self) -> None:
         """An agent begins."""
-        installation = f"t{os.getpid()}{abs(hash(self.directory)) % 10**6}"
+        installation = f"t{zlib.crc32(bytes(self.directory)):08x}"
         context = LauncherContext(installation, self.directory / "launcher", self._options)
         self.launcher = registry.create(self._name, context)
         config = NodeConfig(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from perijove.model import UnavailableError
+from perijove_spawners.failpoints import reach
 from perijove_spawners.launcher import EngineError, Stream
 from perijove_spawners.node import jobfiles
 from perijove_spawners.node.engine import Engine, Pauses, persist
@@ -83,6 +84,7 @@ class Taking:
                 taken.transient |= _may_pass(error)
             else:
                 taken.outputs[name], taken.sizes[name] = stored.digest, stored.size
+                reach("node.output-kept")
         return taken
 
     async def _persist(self, name: str, place: Place, taken: Taken) -> Stored:
@@ -147,6 +149,7 @@ class Taking:
         def pieces() -> Iterator[bytes]:
             while data := file.read(CHUNK):
                 yield data
+                reach("node.output-piece")
                 if self.stop.is_set():
                     raise TakingStoppedError
 
