@@ -305,6 +305,15 @@ def base_of(step: Step) -> dict[str, Any]:
     return fields
 
 
+def unmarked(value: Any) -> Any:
+    """Arguments for a notebook, which knows of marks ``{"path": NAME}`` only: JSON as it is."""
+    if isinstance(value, Mapping):
+        if len(value) == 1 and "value" in value:
+            return value["value"]
+        return {name: unmarked(part) for name, part in value.items()}
+    return [unmarked(part) for part in value] if isinstance(value, list) else value
+
+
 def call_of(made: Filled) -> dict[str, Any]:
     """The content of a function's ``call.json``."""
     return {"args": made.args, "kwargs": made.parameters}
@@ -320,7 +329,7 @@ def spec_of(step: Step, base: Mapping[str, Any], made: Filled, **more: Any) -> J
     if step.what == "function":
         inputs = {**inputs, FUNCTION: step.function or "", CALL: _kept(made, call_of(made))}
     elif step.what == "notebook":
-        inputs = {**inputs, NOTEBOOK: step.notebook or "", PARAMETERS: _kept(made, made.parameters)}
+        inputs = {**inputs, NOTEBOOK: step.notebook or "", PARAMETERS: _kept(made, unmarked(made.parameters))}
     elif made.args:
         fields["args"] = made.args
     if isinstance(step.entrypoint, list):
