@@ -42,7 +42,7 @@ class SiteRequests(Transport):
 
     async def collect(self, *, older_than: str | float = 0, dry_run: bool = False) -> Document:
         """Remove from the store what nothing needs (administrators); what was, or would be, removed."""
-        body = {"older_than": older_than, "dry_run": dry_run}
+        body = {"dry_run": dry_run, **({"older_than": older_than} if older_than else {})}
         return dict(await self.request_json("POST", "/store/gc", body=body))
 
     async def sign_file(self, digest: str, *, method: str = "GET", seconds: int = 3600) -> Document:

@@ -34,7 +34,7 @@ class ToCollect(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    older_than: Duration = 0.0
+    older_than: Duration | None = None
     """Only what was last put so long ago: seconds, or as ``30d``."""
     dry_run: bool = False
     """Only say what would be removed."""
@@ -86,7 +86,7 @@ async def collect(request: Request, caller: Who) -> Collection:
     wanted = await read_model(request, ToCollect)
     if not wanted.dry_run:
         record(caller, "collect", "store", older_than=wanted.older_than)
-    done = await keeper_of(request).collect(older_than=wanted.older_than, dry_run=wanted.dry_run)
+    done = await keeper_of(request).collect(older_than=wanted.older_than or 0.0, dry_run=wanted.dry_run)
     return Collection(**asdict(done))
 
 
