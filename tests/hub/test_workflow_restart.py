@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -30,8 +31,9 @@ class Site:
 
 
 @pytest.fixture
-def site(settings: Settings) -> Site:
-    return Site(settings)
+async def site(settings: Settings) -> AsyncIterator[Site]:
+    site = Site(settings)
+    yield site
 
 
 async def test_a_run_goes_on_where_it_was(site: Site) -> None:
@@ -68,7 +70,6 @@ async def test_a_run_goes_on_where_it_was(site: Site) -> None:
     await site.stop()
     flows = await site.start()
     assert await flows.steps(number) == before, "an ended run is as it was"
-    await site.stop()
 
 
 async def test_what_was_wanted_of_a_run_is_remembered(site: Site) -> None:
@@ -98,7 +99,6 @@ async def test_what_was_wanted_of_a_run_is_remembered(site: Site) -> None:
     flows = await site.start()
     assert (await flows.ended(killed))["state"] == "killed"
     assert set((await flows.states(killed)).values()) == {"killed"}
-    await site.stop()
 
 
 async def test_equal_steps_wait_for_the_one_that_runs_also_after_a_restart(site: Site) -> None:
@@ -114,7 +114,6 @@ async def test_equal_steps_wait_for_the_one_that_runs_also_after_a_restart(site:
     site.node.end(order, {"v": 1})
     await flows.ended(number)
     assert await flows.states(number) == {"a": "succeeded", "b": "cached"}
-    await site.stop()
 
 
 async def test_a_key_of_a_submission_begins_one_run(site: Site) -> None:
@@ -131,4 +130,3 @@ async def test_a_key_of_a_submission_begins_one_run(site: Site) -> None:
         flows = await site.start()
     assert len(numbers) == 1
     assert site.node.ran == {"a": 1}
-    await site.stop()

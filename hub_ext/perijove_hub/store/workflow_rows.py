@@ -97,7 +97,8 @@ class Flows:
 
     def numbers(self) -> list[int]:
         """The runs it is about."""
-        about = [line.run for line in (*self.steps.values(), *self.results.values())]
+        about = [line.run for line in self.steps.values()]
+        about += [line.run for line in self.results.values()]
         return list(dict.fromkeys([*self.new, *self.changed, *about, *self.removed]))
 
 

@@ -45,6 +45,7 @@ async def checked(runs: Runs, owner: str, wanted: Wanted) -> tuple[Workflow, dic
         errors.append(FieldError("steps", str(len(workflow.steps)), f"at most {STEPS} steps"))
     digests = digests_of(workflow, values)
     owned = await asyncio.to_thread(runs.reading.owned, owner, digests)
+    owned -= await runs.controller.keeper.hold(owned)
     errors += [
         FieldError(field, digest, "no such file was uploaded by you; POST it to /files first")
         for digest, field in digests.items()

@@ -9,6 +9,7 @@ from typing import Any
 
 from perijove.model import Output
 from perijove_hub.jobs.controller import Controller
+from perijove_hub.store import files
 from perijove_hub.store.workflow_rows import ResultLine, StepLine
 from perijove_hub.workflows import explain
 from perijove_hub.workflows.live import Live, Unit
@@ -21,6 +22,7 @@ class Found:
 
     run: int
     outputs: dict[str, Any]
+    owner: str
 
 
 class Results:
@@ -36,8 +38,9 @@ class Results:
 
         Those that wait for an equal one are in neither.
         """
-        rest = []
-        for one, result in await self.look(live, some):
+        rest, looked = [], await self.look(live, some)
+        await self._hand_on(live.run.owner, [result for _, result in looked if result is not None])
+        for one, result in looked:
             if result is not None:
                 give(one.unit, result)
                 cached(one.unit)
@@ -80,10 +83,10 @@ class Results:
             for unit in wanted:
                 line = live.earlier.get(live.label(unit))
                 if line is not None and line.key == unit.key:
-                    found[live.label(unit)] = earlier(line)
+                    found[live.label(unit)] = earlier(line, run.owner)
             keys = [u.key for u in wanted if u.key and live.step_of(u).cached and live.label(u) not in found]
             taken = database.results(keys, run.owner)
-            found |= {key: Found(line.run, line.outputs) for key, line in taken.items()}
+            found |= {key: Found(line.run, line.outputs, line.owner) for key, line in taken.items()}
         missing = [u for u in wanted if u.key not in found and live.label(u) not in found]
         before = database.latest(run.owner, run.name, [live.label(unit) for unit in missing])
         failed = database.failed([unit.key for unit in missing if unit.key])
@@ -93,6 +96,19 @@ class Results:
         """Digests that the store does not have any more; the others are not collected meanwhile."""
         wanted = {digest for one in found.values() for digest in digests(one.outputs)}
         return await self._controller.keeper.hold(wanted) if wanted else set()
+
+    async def _hand_on(self, owner: str, taken: Sequence[Found]) -> None:
+        """What others made is this owner's to fetch, too."""
+        sizes = {
+            one["digest"]: one.get("size") or 0
+            for result in taken
+            if result.owner != owner
+            for one in result.outputs.values()
+            if one.get("digest")
+        }
+        if sizes:
+            at = self._controller.clock()
+            await asyncio.to_thread(files.add_files, self._controller.database, owner, sizes, at)
 
     # ---- equal steps at once
 
@@ -132,9 +148,9 @@ class Results:
         return found
 
 
-def earlier(line: StepLine) -> Found:
+def earlier(line: StepLine, owner: str) -> Found:
     """What a step of the run that is resumed came to."""
-    return Found(line.cached_from or line.run, line.detail.get("outputs", {}))
+    return Found(line.cached_from or line.run, line.detail.get("outputs", {}), owner)
 
 
 def give(unit: Unit, result: Found) -> None:
