@@ -206,31 +206,39 @@ async def _bring(
 ) -> dict[str, str]:
     """Upload what the capsule holds and what was given beside it; old digest -> new one, of what changed."""
     changed: dict[str, str] = {}
+    held = capsule.index.contents
     given = {_named_input(capsule.workflow, name): Path(path) for name, path in inputs.items()}
-    files = {digest: given.get(digest) for digest in capsule.index.contents if not _is_tree(digest)}
-    lost = [digest for digest in capsule.missing if digest not in given]
-    if lost:
-        lost = [digest for digest in lost if not await _has(client, digest)]
-    if lost:
-        named = ", ".join(_names_of(capsule.workflow, digest) for digest in lost[:10])
-        raise UserError(f"the capsule does not hold {named}; give them with --input STEP/NAME=PATH")
-    for digest, path in files.items():
-        member = capsule.index.contents[digest].path
-        if path is None and member is None:
+    await _all_there(client, capsule, given)
+    for digest, one in held.items():
+        source, where = given.get(digest), str(given.get(digest))
+        if source is None and one.path is not None and not _is_tree(digest):
+            source, where = folder / "member", f"{capsule.path}: {one.path}"
+            await asyncio.to_thread(_take_out, capsule.path, one.path, source)
+        if source is None:
             continue
-        source = path or folder / "member"
-        if path is None and member is not None:
-            await asyncio.to_thread(_take_out, capsule.path, member, source)
         uploaded = await _uploaded(client, source)
         if uploaded != digest:
             if not force:
-                where = str(path) if path is not None else f"{capsule.path}: {member}"
                 raise UserError(f"{where} is not what was run then: its digest differs; --force takes it")
             changed[digest] = uploaded
-    for digest, one in capsule.index.contents.items():
-        if _is_tree(digest) and one.path is not None:
+    for digest, one in held.items():
+        if _is_tree(digest) and one.path is not None and digest not in given:
             await _bring_tree(client, capsule, digest, one.path, changed, folder)
     return changed
+
+
+async def _all_there(client: AsyncClient, capsule: Capsule, given: Mapping[str, Path]) -> None:
+    """Raise :class:`UserError` when a file is neither in the capsule nor given nor there already."""
+    needed = _needed(capsule)
+    lost = [digest for digest in capsule.missing if digest not in given and digest in needed]
+    if not lost:
+        return
+    answer = await client.request_json("POST", "/files/missing", body={"digests": lost})
+    if answer["missing"]:
+        named = sorted(_name_of(capsule.workflow, digest) for digest in answer["missing"])
+        raise UserError(
+            f"the capsule does not hold {', '.join(named[:10])}; give them with --input STEP/NAME=PATH"
+        )
 
 
 async def _bring_tree(
@@ -243,12 +251,6 @@ async def _bring_tree(
         changed[digest] = str(answer["digest"])
 
 
-async def _has(client: AsyncClient, digest: str) -> bool:
-    """Whether the service has it, for this user."""
-    answer = await client.request_json("POST", "/files/missing", body={"digests": [digest]})
-    return digest not in answer["missing"]
-
-
 async def _records_of(client: AsyncClient, run: int) -> list[ResultRecord]:
     found: list[ResultRecord] = []
     after: Any = None
@@ -258,6 +260,14 @@ async def _records_of(client: AsyncClient, run: int) -> list[ResultRecord]:
         after = page.get("next")
         if after is None:
             return found
+
+
+def _needed(capsule: Capsule) -> set[str]:
+    """Digests that stand where a file is taken; elsewhere they are only text."""
+    fields = ("inputs", "args", "parameters", "map", "notebook", "function", "image")
+    steps = [{name: getattr(step, name) for name in fields} for step in capsule.workflow.steps.values()]
+    text = json.dumps([steps, capsule.index.run.parameters])
+    return set(_DIGEST.findall(text))
 
 
 def _take_out(archive: Path, member: str, target: Path) -> None:
@@ -295,7 +305,7 @@ def _named_input(workflow: Workflow, name: str) -> str:
     return place
 
 
-def _names_of(workflow: Workflow, digest: str) -> str:
+def _name_of(workflow: Workflow, digest: str) -> str:
     names = [
         f"{s}/{n}" for s, one in workflow.steps.items() for n, p in one.inputs.items() if digest in str(p)
     ]
