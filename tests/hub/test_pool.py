@@ -6,6 +6,7 @@ import asyncio
 import getpass
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -16,12 +17,14 @@ import cloudpickle
 import pytest
 from waiting import until
 
+import perijove
 from perijove.model import JobSpec, ReasonCode, State
 from perijove_hub.jobs.events import Kill
 from perijove_hub.settings import Settings
 from perijove_hub.workflows.calls import Call, Done
 from perijove_hub.workflows.pool import Pool
-from perijove_spawners.launcher import LauncherContext
+from perijove_spawners.containers.docker import DockerLauncher
+from perijove_spawners.launcher import Launcher, LauncherContext
 from perijove_spawners.node.agent import NodeAgent, NodeConfig
 from perijove_spawners.process.launcher import ProcessLauncher
 from perijove_spawners.store import Store
@@ -83,13 +86,17 @@ class Bench:
             command=[sys.executable, "-m", "perijove.runner", "step"], memory=256 << 20, cwd=str(folder)
         )
 
-    async def open_node(self) -> NodeAgent:
-        context = LauncherContext("test-pool", self.folder / "launcher", {})
+    async def open_node(self, docker_url: str | None = None) -> None:
+        """A node on plain processes, or on the Docker Engine there."""
+        options = {"url": docker_url} if docker_url else {}
+        context = LauncherContext(f"pool-{self.folder.name[-6:]}", self.folder / "launcher", options)
         context.directory.mkdir(exist_ok=True)
+        launchers: dict[str, Launcher] = (
+            {"docker": DockerLauncher(context)} if docker_url else {"process": ProcessLauncher(context)}
+        )
         config = NodeConfig("n1", self.folder / "node", cpus=4, memory=8 << 30, poll=0.2, repeat=0.5)
-        self.agent = NodeAgent(config, {"process": ProcessLauncher(context)}, self.store)
+        self.agent = NodeAgent(config, launchers, self.store)
         await self.agent.open()
-        return self.agent
 
     @asynccontextmanager
     async def serving(self, *calls: Call) -> AsyncIterator[None]:
@@ -344,6 +351,66 @@ async def test_a_function_that_is_gone_from_the_store_fails_its_calls_only(bench
         [failed, good] = await bench.notes.until(*labels([*lost, *others]))
     assert "could not be staged" in failed.outcome.message
     assert good.outcome.reason is None
+
+
+@pytest.mark.engine
+async def test_in_containers_too(
+    tmp_path: Path, running_service: Callable[..., Any], docker_url: str, test_image: str
+) -> None:
+    folders = {"stdlib": _standard_library(), "site": _packages(), "perijove": _sources()}
+    made = Bench(tmp_path, running_service)
+    volumes = {
+        name: {"source": path, "target": f"/py/{name}", "read_only": True} for name, path in folders.items()
+    }
+    made.settings = Settings.model_validate({**made.settings.model_dump(), "volumes": volumes})
+    made.spec = JobSpec.model_validate(
+        {
+            "command": ["python3", "-m", "perijove.runner", "step"],
+            "image": test_image,
+            "memory": "256M",
+            "cwd": "/py/perijove",
+            "volumes": list(folders),
+            "env": {"PYTHONPATH": "/py/stdlib:/py/stdlib/lib-dynload:/py/site:/py/perijove"},
+        }
+    )
+    await made.open_node(docker_url)
+    try:
+        calls = made.calls(double, *range(300))
+        odd = made.calls(_account, 0, run=2)
+        async with made.serving(*calls, *odd):
+            await made.notes.until(*labels([*calls, *odd]))
+        assert [made.notes.value(call.label) for call in calls] == [2 * n for n in range(300)]
+        uid = made.service.controller.identify(getpass.getuser()).account.uid
+        assert made.notes.value("_account[0]") == [uid, "/run/perijove"]
+    finally:
+        made.notes.sent_to.clear()
+        await made.kill_jobs()
+        await made.agent.close()
+
+
+def _account(_: int) -> list[Any]:
+    return [os.getuid(), os.environ["PERIJOVE_JOB_DIR"]]
+
+
+def _standard_library() -> str:
+    """Of the system's Python, which the test image has the rest of."""
+    if not Path("/usr/bin/python3").exists():
+        pytest.skip("there is no /usr/bin/python3")
+    said = "import sys, sysconfig; print(*sys.version_info[:2], sysconfig.get_path('stdlib'))"
+    major, minor, path = subprocess.run(
+        ["/usr/bin/python3", "-c", said], check=True, capture_output=True, text=True
+    ).stdout.split()
+    if (int(major), int(minor)) != sys.version_info[:2]:
+        pytest.skip("the tests run on another Python than the system's")
+    return path
+
+
+def _packages() -> str:
+    return str(Path(cloudpickle.__file__).parent.parent)
+
+
+def _sources() -> str:
+    return str(Path(perijove.__file__).parent.parent)
 
 
 def _jobs_at(bench: Bench, number: int) -> set[int]:
