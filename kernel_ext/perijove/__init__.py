@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from perijove.version import __version__
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from perijove.building import Workflow
     from perijove.client import AsyncClient
     from perijove.connection import NotConnectedError
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from perijove.model.states import State
     from perijove.reporting import progress, record
     from perijove.runs import AsyncRun
+    from perijove.sweeps import Sweep
     from perijove.sync import Client, Job
     from perijove.sync_runs import Run
 
@@ -77,6 +80,7 @@ __all__ = [
     "run_workflow",
     "share",
     "submit",
+    "sweep",
     "top",
     "unload_ipython_extension",
     "usage",
@@ -176,6 +180,25 @@ def workflow(run_id: int | str) -> Run:
 def workflows(**filters: Any) -> list[Run]:
     """Runs of workflows, newest first; see :meth:`perijove.Client.workflows`."""
     return default_client().workflows(**filters)
+
+
+def sweep(
+    notebook: str | Path,
+    /,
+    *,
+    max_running: int | None = None,
+    options: dict[str, Any] | None = None,
+    **parameters: Any,
+) -> Sweep:
+    """Run a notebook for all combinations: ``sweep("fit.ipynb", lr=[0.1, 0.01], seed=range(5))``.
+
+    The sweep is an array, a job for each combination, at most `max_running` at once; `options` are those of
+    :func:`submit` (``{"cpus": 2}``). What the notebook records (:func:`record`) is in ``results``,
+    ``table()`` and ``plot()`` of what is returned.
+    """
+    from perijove.sweeps import start
+
+    return start(default_client(), notebook, parameters, max_running, options or {})
 
 
 def usage(by: str | list[str] = "owner", **options: Any) -> list[dict[str, Any]]:

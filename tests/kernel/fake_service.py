@@ -272,10 +272,11 @@ class FakeService(FakeSite):
                 digest = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
                 self.files[digest] = path.read_bytes()
                 outputs[name] = digest
+        values, failure = self.recorded(job)
         state, reason = (
             ("succeeded", None)
             if code == 0
-            else ("failed", {"code": "NonZeroExitCode", "message": f"exit code {code}"})
+            else ("failed", {"code": "NonZeroExitCode", "message": failure or f"exit code {code}"})
         )
         if job.record.pop("requeue_requested", False):
             job.process = None
@@ -286,8 +287,21 @@ class FakeService(FakeSite):
         elif code == 0 and len(outputs) < len(job.record["spec"]["outputs"]):
             state, reason = "failed", {"code": "OutputMissing", "message": "an output is missing"}
         await self.change(
-            job, "ended", state=state, exit_code=code, reason=reason, ended=time.time(), outputs=outputs
+            job,
+            "ended",
+            state=state,
+            exit_code=code,
+            reason=reason,
+            ended=time.time(),
+            outputs=outputs,
+            values=values,
         )
+
+    def recorded(self, job: Held) -> tuple[dict[str, Any], str]:
+        path = job.directory / "output" / ".recorded.jsonl"
+        lines = [json.loads(line) for line in path.open()] if path.exists() else []
+        values = {line["name"]: line["value"] for line in lines if "name" in line}
+        return values, "".join(line["failure"] for line in lines[-1:] if "failure" in line)
 
     async def act(self, job: Held, verb: str) -> None:
         if is_group(job):

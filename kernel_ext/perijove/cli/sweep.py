@@ -1,0 +1,246 @@
+"""``perijove sweep`` and ``perijove report``."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer import Option
+
+from perijove.cli.listing import STYLES
+from perijove.cli.session import SESSION, note, print_json, print_table, talk
+from perijove.cli.submit import (
+    Constraint,
+    Cpus,
+    Cwd,
+    Depends,
+    Env,
+    Exclusive,
+    Gpus,
+    Hold,
+    Image,
+    Label,
+    Launcher,
+    Memory,
+    Name,
+    Network,
+    Node,
+    OomRetry,
+    Partition,
+    Preemptible,
+    Priority,
+    Project,
+    Reservation,
+    Resource,
+    Retries,
+    RetryOn,
+    Shm,
+    Signal,
+    Time,
+    Volume,
+)
+from perijove.client import AsyncClient
+from perijove.model.errors import UserError
+from perijove.options import OPTIONS, spec_fields
+from perijove.reading import tasks_text
+
+if TYPE_CHECKING:
+    from perijove.handle import AsyncJob
+    from perijove.sweeping import Grid
+    from perijove.sweeps import Point
+
+RESULT = "What is shown"
+
+
+def sweep(
+    ctx: typer.Context,
+    notebook: Annotated[Path | None, typer.Argument(help="The notebook; not with --of.")] = None,
+    parameter: Annotated[
+        list[str] | None,
+        Option("--parameter", "-p", help="NAME=VALUES: lr=0.1,0.01, seed=1:5, x=0:1:0.25 or xs=@list.json."),
+    ] = None,
+    limit: Annotated[int | None, Option("--max", min=1, help="At most so many at once.")] = None,
+    of: Annotated[
+        str | None, Option(metavar="ID", help="Show an earlier sweep instead.", rich_help_panel=RESULT)
+    ] = None,
+    wait: Annotated[
+        bool, Option("--wait/--no-wait", help="Stay until all have ended.", rich_help_panel=RESULT)
+    ] = True,
+    as_csv: Annotated[bool, Option("--csv", help="Print CSV.", rich_help_panel=RESULT)] = False,
+    as_json: Annotated[bool, Option("--json", help="Print JSON.", rich_help_panel=RESULT)] = False,
+    plot: Annotated[
+        Path | None,
+        Option(
+            metavar="FILE",
+            help="Draw recorded values over parameters: .png, .svg, .pdf.",
+            rich_help_panel=RESULT,
+        ),
+    ] = None,
+    name: Name = None,
+    image: Image = None,
+    launcher: Launcher = None,
+    node: Node = None,
+    cpus: Cpus = None,
+    memory: Memory = None,
+    gpus: Gpus = None,
+    time: Time = None,
+    shm: Shm = None,
+    resource: Resource = None,
+    depends: Depends = None,
+    constraint: Constraint = None,
+    priority: Priority = None,
+    project: Project = None,
+    volume: Volume = None,
+    network: Network = None,
+    env: Env = None,
+    label: Label = None,
+    cwd: Cwd = None,
+    hold: Hold = None,
+    partition: Partition = None,
+    reservation: Reservation = None,
+    exclusive: Exclusive = None,
+    signal: Signal = None,
+    preemptible: Preemptible = None,
+    retries: Retries = None,
+    retry_on: RetryOn = None,
+    oom_retry: OomRetry = None,
+) -> None:
+    """Run a notebook for all combinations of some parameters, and show what each recorded.
+
+    The sweep is an array, a job for each combination. A notebook records values by
+    `perijove.record("loss", 0.1)`.
+
+        perijove sweep train.ipynb -p lr=0.1,0.01 -p seed=1:5 --max 4
+
+        perijove sweep --of 12 --csv > results.csv
+    """
+    given = {key: value for key, value in ctx.params.items() if key in OPTIONS and value is not None}
+
+    async def sweeping(client: AsyncClient) -> tuple[AsyncJob, Sequence[Point]]:
+        from perijove.sweeps import grid_of, points_of
+
+        if of is not None:
+            job = await client.job(of)
+            grid = grid_of(job)
+        else:
+            job, grid = await _submitted(client, notebook, parameter or [], limit, given)
+        if not wait:
+            return job, points_of(grid, await job.members()) if of is not None else []
+        await _attended(job)
+        return job, points_of(grid, await job.members())
+
+    job, points = talk(sweeping)
+    if of is None and not wait:
+        typer.echo(job.label)
+        return
+    _show(job, points, as_csv=as_csv, as_json=as_json)
+    if plot is not None:
+        _draw(points, plot)
+    if job.ended and any(point.error for point in points):
+        raise typer.Exit(1)
+
+
+async def _submitted(
+    client: AsyncClient,
+    notebook: Path | None,
+    parameters: Sequence[str],
+    limit: int | None,
+    given: dict[str, Any],
+) -> tuple[AsyncJob, Grid]:
+    from perijove.sweeping import Grid
+    from perijove.sweeps import submit_sweep
+
+    if notebook is None:
+        raise UserError("name a notebook, or an earlier sweep by --of ID")
+    if not parameters:
+        raise UserError("a sweep needs values of at least one parameter: -p lr=0.1,0.01")
+    grid = Grid.parse(parameters)
+    return await submit_sweep(client, notebook, grid, spec_fields(**given), limit), grid
+
+
+async def _attended(job: AsyncJob) -> None:
+    """Wait for the array's end, with a bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    shown = Console(stderr=True, no_color=not SESSION.color, highlight=False)
+    columns = (TextColumn("sweep {task.fields[label]}"), BarColumn(), TextColumn("{task.description}"))
+    try:
+        with Progress(
+            *columns, TimeElapsedColumn(), console=shown, disable=not shown.is_terminal
+        ) as progress:
+            task = progress.add_task("", total=len(job.task_numbers), label=job.label)
+            async for _ in job.changes():
+                done = sum(number for state, number in job.tasks.items() if state.ended)
+                progress.update(task, completed=done, description=tasks_text(job))
+    except asyncio.CancelledError:
+        note(f"left sweep {job.label}, which goes on; `perijove sweep --of {job.label}` returns to it")
+        raise
+
+
+def _show(job: AsyncJob, points: Sequence[Point], *, as_csv: bool, as_json: bool) -> None:
+    from perijove.sweeps import columns, failure_lines, flat, table
+
+    if as_json:
+        print_json({"job": job.id, "state": str(job.state), "results": flat(points)})
+    elif as_csv:
+        rows = flat(points)
+        writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        titles, rows_shown = table(points)
+        parameters, values = columns(points)
+        print_table(titles, rows_shown, numbers={*parameters, *values}, styles=STYLES)
+    for line in failure_lines(points):
+        note(line)
+
+
+def _draw(points: Sequence[Point], target: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("agg")
+    from perijove.sweep_plot import plot
+
+    varied = [
+        name
+        for name in (points[0].parameters if points else ())
+        if len({repr(point.parameters[name]) for point in points}) > 1
+    ]
+    axes = plot(points, varied, None, None, varied[1] if len(varied) > 1 else None)
+    try:
+        axes.figure.savefig(target)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--plot {target}: {error}") from error
+
+
+def report(
+    job_id: Annotated[str, typer.Argument(metavar="ID", help="Job of a notebook, such as 12 or 12_7.")],
+    output: Annotated[
+        Path | None, Option("--output", "-o", metavar="FILE", help="Where it goes; else NAME.ID.html.")
+    ] = None,
+    code: Annotated[bool, Option("--code/--no-code", help="With the code, or the output only.")] = True,
+) -> None:
+    """Make an HTML page of the notebook that a job ran, with its outputs; also when it failed.
+
+    perijove report 12 -o fit.html
+    """
+
+    async def fetched(client: AsyncClient) -> tuple[AsyncJob, bytes]:
+        job = await client.job(job_id)
+        return job, await job.output("notebook.ipynb")
+
+    from perijove.notebook_page import page
+
+    job, notebook = talk(fetched)
+    target = output or Path(f"{Path(job.name or 'notebook').stem}.{job.label}.html")
+    try:
+        target.write_text(page(notebook, job.name, code=code), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{target} cannot be written: {error.strerror}") from error
+    typer.echo(str(target))
