@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -10,12 +12,14 @@ from hypothesis import strategies as st
 
 from perijove.model import Cause, CauseKind
 from perijove.model.workflow import Step
+from perijove_hub.settings import Settings
 from perijove_hub.workflows import keys
 from perijove_hub.workflows.cells import code_of
 from perijove_hub.workflows.explain import causes
 
 from .test_cells import CELLS, notebook
 from .test_keys import DATA, IMAGE, MATTERS, OTHER, parts, step
+from .working import Flows, flowing
 
 
 def one(after: keys.Ingredients, before: keys.Ingredients, **more: Any) -> Cause:
@@ -151,3 +155,39 @@ def test_cells_have_a_cause_when_their_keys_differ(before: list[str], after: lis
     old, new = notebook_parts(before), notebook_parts(after)
     differs = keys.key_of(old) != keys.key_of(new)
     assert (CauseKind.CELL in {cause.kind for cause in causes(new, old)}) == differs
+
+
+@pytest.fixture
+async def flows(settings: Settings) -> AsyncIterator[Flows]:
+    async with flowing(settings) as found:
+        yield found
+
+
+async def test_runs_say_why_their_steps_ran(flows: Flows) -> None:
+    """A notebook that is edited, in ways that matter and in ways that do not."""
+    document = notebook()
+    cosmetic = notebook([*CELLS[:2], "# noted\n" + CELLS[2].replace("total = 0", "total  =  0"), *CELLS[3:]])
+    semantic = notebook([*CELLS[:2], CELLS[2].replace("total = 0", "total = 1"), *CELLS[3:]])
+
+    async def ran(code: Any, lr: float, data: bytes = b"a", **more: Any) -> tuple[str, list[str]]:
+        files = [
+            (await flows.service.http.post("/files", content=one)).json()["digest"]
+            for one in (json.dumps(code).encode(), data, b"executed")
+        ]
+        flows.node.outputs = {"fit": {"notebook": files[2]}}
+        step = {"notebook": files[0], "parameters": {"lr": lr}, "inputs": {"f.csv": files[1]}, "cache": True}
+        number = await flows.begin({"fit": step}, name="fit", **more)
+        assert (await flows.ended(number))["state"] == "succeeded"
+        answer = await flows.service.http.get(f"/workflows/{number}/explain")
+        [told] = answer.json()["steps"]
+        return told["state"], [cause["message"].partition(": sha")[0] for cause in told["causes"]]
+
+    assert await ran(document, 0.1) == ("succeeded", ["nothing like it has run before"])
+    assert await ran(document, 0.1) == ("cached", [])
+    assert await ran(cosmetic, 0.1) == ("cached", [])
+    assert await ran(semantic, 0.1) == ("succeeded", ["cell 3 changed"])
+    assert await ran(semantic, 0.2) == ("succeeded", ["parameter lr changed: 0.1 -> 0.2"])
+    assert await ran(semantic, 0.2, b"b") == ("succeeded", ["input f.csv changed"])
+    state, told = await ran(semantic, 0.2, b"b", cache="refresh")
+    assert (state, told) == ("succeeded", ["the workflow was started to run everything again"])
+    assert await ran(semantic, 0.2, b"b") == ("cached", [])
