@@ -46,6 +46,8 @@ def test_a_parameter() -> None:
         ({"x": "a b"}, {}, "parameter x is gone; it was a b"),
         ({"x": 1}, {"x": 1.0}, "parameter x changed: 1 -> 1.0"),
         ({"x": 1}, {"x": True}, "parameter x changed: 1 -> true"),
+        ({"x": {"value": 0.001}}, {"x": {"value": 2.0}}, "parameter x changed: 0.001 -> 2.0"),
+        ({"x": {"number": 1}}, {"x": {"a": 1.0}}, 'parameter x changed: {"number": 1} -> {"a": 1.0}'),
         ({"x": ""}, {"x": None}, 'parameter x changed: "" -> null'),
         ({"x": 2**70}, {"x": [1.0, {"a": 2.0}]}, f'parameter x changed: {2**70} -> [1.0, {{"a": 2.0}}]'),
         (

@@ -9,6 +9,7 @@ from difflib import SequenceMatcher
 from typing import Any, Literal
 
 from perijove.model import Cause, CauseKind
+from perijove.model.places import mark
 from perijove_hub.workflows.keys import VERSION, Ingredients
 from perijove_hub.workflows.record import SECRET
 
@@ -194,7 +195,10 @@ def _text(value: Any) -> str:
     if isinstance(value, str):
         text = value if value.isprintable() and value else json.dumps(value, ensure_ascii=False)
         return _short(text)
-    return _short(json.dumps(_bare(value), ensure_ascii=False))
+    plain = _bare(value)
+    if mark(plain) == "value":
+        plain = plain["value"]
+    return _short(json.dumps(plain, ensure_ascii=False))
 
 
 def _bare(value: Any) -> Any:
@@ -202,7 +206,9 @@ def _bare(value: Any) -> Any:
         if list(value) == ["number"]:
             return json.loads(value["number"])
         if list(value) == ["value"]:
-            return value["value"]
+            inner = value["value"]
+            escaped = isinstance(inner, Mapping)
+            return {name: _bare(part) for name, part in inner.items()} if escaped else _bare(inner)
         return {name: _bare(part) for name, part in value.items()}
     return [_bare(part) for part in value] if isinstance(value, list) else value
 
