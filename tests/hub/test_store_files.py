@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -453,3 +455,26 @@ async def test_a_damaged_folder_hinders_no_collection(site: Site) -> None:
         await me.submit({"command": ["a"], "launcher": "process", "env": {"NAMED": tree}, "hold": True})
         site.controller.keeper.grace = 0.0
         assert (await site.controller.keeper.collect()).files == 1
+
+
+async def test_the_command_line_shows_and_collects(site: Site) -> None:
+    async def perijove_store(*words: str, user: str = ADMIN) -> tuple[int | None, str, str]:
+        env = {**os.environ, "PERIJOVE_URL": site.url, "PERIJOVE_TOKEN": f"token-of-{user}"}
+        program = Path(sys.executable).with_name("perijove")
+        process = await asyncio.create_subprocess_exec(
+            program, "store", *words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        out, err = await process.communicate()
+        return process.returncode, out.decode(), err.decode()
+
+    async with site.client() as me:
+        await me.upload(b"x" * 2048)
+    site.controller.keeper.grace = 0.0
+    code, out, _ = await perijove_store("usage")
+    assert code == 0 and ME in out and "could go: 2K" in out
+    code, _, err = await perijove_store("gc", "--dry-run")
+    assert code == 0 and "1 file, 2K would be removed" in err
+    code, _, err = await perijove_store("gc", user=ME)
+    assert code == 1 and "administrator" in err
+    code, out, _ = await perijove_store("gc", "--json")
+    assert code == 0 and json.loads(out)["files"] == 1

@@ -16,6 +16,7 @@ from perijove.cli import (
     listing,
     outcome,
     site,
+    store,
     submit,
     sweep,
     workflows,
@@ -75,6 +76,7 @@ app.command("usage", rich_help_panel=_SITE)(accounting.usage)
 app.command("share", rich_help_panel=_SITE)(accounting.share)
 app.command("projects", rich_help_panel=_SITE)(accounting.projects)
 app.command("events", rich_help_panel=_SITE)(site.events)
+app.add_typer(store.store, name="store", rich_help_panel=_SITE)
 app.command("login", rich_help_panel=_CLIENT)(account.login)
 app.command("logout", rich_help_panel=_CLIENT)(account.logout)
 app.command("version", rich_help_panel=_CLIENT)(site.version)
