@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from perijove.dag_layout import layers_of
 from perijove.model.quantities import format_duration
-from perijove.model.runs import StepRun, StepState
+from perijove.model.runs import CauseKind, StepRun, StepState
 from perijove.model.workflow import Step, Workflow
 
 MOST = 120
@@ -150,7 +150,7 @@ def standing_of(name: str, step: Step, runs: Sequence[StepRun]) -> Standing:
         ended=max(ends, default=None) if ended else None,
     )
     told = min(runs, key=lambda run: _TELLING.index(run.state))
-    far = standing.done / len(runs) if standing.many else told.progress
+    far = standing.done / len(runs) if len(runs) > 1 else told.progress
     return replace(
         standing,
         job=told.job,
@@ -176,8 +176,12 @@ def reason_of(run: StepRun) -> str:
 
 
 def causes_text(run: StepRun, most: int = 3) -> str:
-    """Why it ran, and what differs from before; empty when nothing is known."""
-    said = [cause.message or " ".join(filter(None, (cause.kind, cause.name))) for cause in run.causes]
+    """Why it ran, and what differs from before; empty when nothing is known, or when it is run each time."""
+    said = [
+        cause.message or " ".join(filter(None, (cause.kind, cause.name)))
+        for cause in run.causes
+        if cause.kind is not CauseKind.UNCACHED
+    ]
     more = f"; and {len(said) - most} more" if len(said) > most else ""
     return "; ".join(said[:most]) + more
 

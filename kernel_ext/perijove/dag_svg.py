@@ -62,7 +62,7 @@ _STYLE = (
     ".pj-dag .pj-edge{fill:none;stroke:currentColor;stroke-width:1.4}"
     ".pj-dag .pj-box{stroke:currentColor;stroke-opacity:.4;fill-opacity:.1}"
     ".pj-dag .pj-yet{stroke-dasharray:4 3}"
-    ".pj-dag a{text-decoration:none;color:inherit}"
+    ".pj-dag a{text-decoration:none;color:inherit!important}"
     ".pj-dag a:hover .pj-box,.pj-dag a:focus-visible .pj-box{stroke-opacity:1;stroke-width:2}"
     ".pj-dag a:hover .pj-name{text-decoration:underline}"
 )

@@ -69,7 +69,7 @@ class WorkflowCell:
         self.shell, self.client, self.arguments = shell, client, arguments
 
     def run(self, cell: str | None) -> Run | None:
-        """Start what the cell or a file describes, or act on the run that is named; answer what to display."""
+        """Start what the cell or a file describes, or act on a run; answer what is to be displayed."""
         what = self.arguments.what or ""
         if cell is not None:
             if not cell.strip():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -19,6 +19,8 @@ VALUE = 200
 """Characters of a value in a table."""
 ROWS = 200
 """Of each table."""
+NAMED = 5
+"""Steps of the same reason that are listed by name."""
 IMAGES = 12
 IMAGE_BYTES = 1 << 20
 """Of one image that is shown in the page itself; larger ones are there to be downloaded."""
@@ -106,12 +108,12 @@ class Made:
 
 
 def made_by(steps: Iterable[StepRun]) -> list[Made]:
-    """Files and folders, in the order of steps."""
+    """Files and folders, in the order of steps; what is a value too is in the tables of values."""
     return [
         Made(step.label, name, output)
         for step in steps
         for name, output in step.outputs.items()
-        if output.digest is not None
+        if output.digest is not None and not output.valued
     ]
 
 
@@ -136,12 +138,24 @@ def data_uri(kind: str, data: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """Why one step ran."""
+    """Why some steps ran, or whose results were taken."""
 
-    step: StepRun
-    causes: list[Cause] = field(default_factory=list)
+    steps: list[str]
+    causes: list[Cause]
+    cached_from: int | None = None
+
+    @property
+    def labels(self) -> str:
+        """Which steps; many are counted."""
+        more = len(self.steps) - NAMED
+        return ", ".join(self.steps[:NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def whys(steps: Iterable[StepRun]) -> list[Why]:
-    """Steps whose running, or not running, is explained."""
-    return [Why(step, step.causes) for step in steps if step.causes or step.cached_from]
+    """Steps whose running, or not running, is explained; those for which it is the same together."""
+    found: dict[str, Why] = {}
+    for step in steps:
+        if step.causes or step.cached_from:
+            same = json.dumps([step.cached_from, *(cause.model_dump(mode="json") for cause in step.causes)])
+            found.setdefault(same, Why([], step.causes, step.cached_from)).steps.append(step.label)
+    return list(found.values())
