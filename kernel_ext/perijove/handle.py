@@ -139,9 +139,9 @@ class AsyncJob(Record):
         text = f"job {self.label} {self.state}"
         if self.reason:
             text += f": {self.reason}"
-        if error:
+        if error and str(error.get("evalue")) not in text:
             text += f" ({error.get('ename')}: {error.get('evalue')})"
-        elif tail and (last_lines := await self._stderr_tail()):
+        elif not error and tail and (last_lines := await self._stderr_tail()):
             text += f"\n{last_lines}"
         return JobFailedError(text, job_id=self.label, traceback=list(error.get("traceback") or []))
 

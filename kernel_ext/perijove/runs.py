@@ -295,8 +295,11 @@ class AsyncStep:
     async def value(self, name: str | None = None) -> Any:
         """What it made: a value as such, a pickle loaded, a file as bytes.
 
-        Without a name what a function returned; of another step a dict of all values that it recorded.
+        Without a name what a function returned; of another step a dict of all values that it recorded; of a
+        skipped step None.
         """
+        if self.state == "skipped":
+            return None
         if self.state not in _GOOD:
             raise NotFoundError(f"step {self.label} of run {self.run.id} made nothing: it is {self.state}")
         outputs = self.outputs

@@ -265,7 +265,7 @@ class Workflow(BaseModel):
     description: str = ""
     parameters: dict[Identifier, Parameter] = Field(default_factory=dict)
     defaults: dict[str, Any] = Field(default_factory=dict)
-    """Fields of :class:`JobOptions`, and ``image``, for every step that does not give them itself."""
+    """Fields of :class:`JobOptions`, ``image`` and ``cache``, for every step that does not give them itself."""
     fail_fast: bool = False
     """A failed step stops all others."""
     steps: Annotated[dict[StepName, Step], Field(min_length=1)]
@@ -286,7 +286,7 @@ class Workflow(BaseModel):
         defaults, steps = value["defaults"], value.get("steps")
         if not isinstance(defaults, Mapping) or not isinstance(steps, Mapping):
             return value
-        known = {*JobOptions.model_fields, "image", "cpus", "time"}
+        known = {*JobOptions.model_fields, "image", "cache", "cpus", "time"}
         for name in defaults:
             if name not in known:
                 raise _rule(f"defaults.{name}", "is no option of a job that all steps could have")
