@@ -34,7 +34,7 @@ async def events(
 async def _stream(runs: Runs, number: int, after: int | None) -> AsyncIterator[str]:
     async with runs.telling.subscription(number) as feed:
         yield ": open\n\n"
-        now = runs.controller.board.last_seq
+        now = runs.telling.safe
         if after is not None:
             for step in await runs.changed(number, after):
                 yield _message(now, "step", step)

@@ -57,6 +57,7 @@ class Runs:
     async def open(self) -> None:
         """Take up what lives, and begin to move it on."""
         self.live.clear()
+        self.telling.safe = self.controller.board.last_seq
         self.sharing.open()
         database = self.controller.database.workflows
         for run in await asyncio.to_thread(database.live):
@@ -104,7 +105,7 @@ class Runs:
 
     def _heard(self, published: Sequence[tuple[JobEvent, Job]]) -> None:
         """Jobs have changed, durably."""
-        for event, job in published:
+        for _, job in published:
             if job.run is None or (live := self.live.get(job.run)) is None:
                 continue
             if (unit := live.by_job.get(job.id)) is None:
@@ -114,7 +115,7 @@ class Runs:
                 self.telling.wake(live)
             else:
                 live.follow(unit, job)
-                self.telling.tell(live, unit, event.seq)
+                self.telling.tell(live, unit)
 
     def _forget(self, live: Live) -> None:
         self.live.pop(live.run.id, None)

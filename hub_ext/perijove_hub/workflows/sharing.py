@@ -120,7 +120,7 @@ class Sharing:
             if (under := self._under.get((call.run, call.label))) is not None:
                 under.unit.started = at
                 under.live.move(under.unit, StepState.RUNNING)
-                self._telling.tell(under.live, under.unit, under.unit.seq)
+                self._telling.tell(under.live, under.unit)
 
     async def done(self, ended: Sequence[Done]) -> None:
         """See :class:`perijove_hub.workflows.serving.Notes`."""

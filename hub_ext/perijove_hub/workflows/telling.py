@@ -15,8 +15,9 @@ from perijove_hub.jobs.pending import Pending
 from perijove_hub.workflows.live import Live, Unit
 
 Told = tuple[int, Literal["step", "run"], StepRun | Run]
+"""``safe`` of that moment, and what has changed."""
 Listener = asyncio.Queue[Told | None]
-"""Of numbers, and what has changed. None: the reader was too slow, and has to ask anew."""
+"""None: the reader was too slow, and has to ask anew."""
 LISTENER_HOLDS = 10_000
 
 
@@ -37,6 +38,8 @@ class Telling:
         self._listeners: dict[int, set[Listener]] = defaultdict(set)
         self._bound: Pending | None = None
         self._gathered = _Gathered()
+        self.safe = 0
+        """All changes of steps up to this number have been told."""
         self.dirty: dict[int, Live] = {}
         self.awake = asyncio.Event()
 
@@ -56,10 +59,10 @@ class Telling:
         """Do this once all that is on the board now is durable."""
         self._gather().then.append(act)
 
-    def tell(self, live: Live, unit: Unit, seq: int) -> None:
-        """An instance is as it is now, durably, since event `seq`."""
+    def tell(self, live: Live, unit: Unit) -> None:
+        """An instance is as it is now, durably."""
         if live.run.id in self._listeners:
-            self._give(live, (seq, "step", live.view(unit)))
+            self._give(live, (self.safe, "step", live.view(unit)))
 
     @contextlib.asynccontextmanager
     async def subscription(self, run: int) -> AsyncIterator[Listener]:
@@ -87,11 +90,11 @@ class Telling:
 
     def _durable(self, gathered: _Gathered) -> None:
         for live, unit in gathered.units:
-            self.tell(live, unit, unit.seq)
+            self.tell(live, unit)
+        self.safe = max([self.safe, *(unit.seq for _, unit in gathered.units)])
         for live in gathered.runs:
             if live.run.id in self._listeners:
-                seq = self._controller.board.last_seq
-                self._give(live, (seq, "run", live.record()))
+                self._give(live, (self.safe, "run", live.record()))
         for act in gathered.then:
             act()
 
