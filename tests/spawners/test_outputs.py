@@ -94,3 +94,16 @@ async def test_what_was_promised_and_not_made_is_said(node: RealNode) -> None:
         "output c matches nothing: there is no file output/*.png; "
         "output d was not recorded"
     )
+
+
+async def test_texts_name_inputs_by_the_paths_that_the_job_sees(node: RealNode) -> None:
+    digest = node.store.put([b"abc"]).digest
+    script = 'cat "${{ input:x.csv }}" "$1" "$X"; echo \'${{ input:other }}\''
+    outcome = await node.run(
+        script=script,
+        args=("${{ input:x.csv }}",),
+        env={"X": "${{ input:x.csv }}"},
+        inputs={"x.csv": digest},
+        outputs={"said": "fd:1"},
+    )
+    assert node.text(outcome.outputs["said"]) == "abcabcabc${{ input:other }}\n"

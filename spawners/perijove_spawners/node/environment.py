@@ -7,6 +7,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from perijove.model import Gpu
 from perijove_spawners.launcher import JOB_DIRECTORY
@@ -17,6 +18,7 @@ from perijove_spawners.protocol import Order
 # The shell that a script without a first line `#!` gets is found inside the container.
 _SHELL = 'if command -v bash >/dev/null 2>&1; then exec bash "$0" "$@"; else exec sh "$0" "$@"; fi'
 MOST_VARIABLES = 1000
+_INPUT = re.compile(r"\$\{\{ input:([^ }]+) \}\}")
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -30,6 +32,26 @@ def command(order: Order, directory: str) -> tuple[str, ...]:
     if order.script is None:
         return order.command
     return (*_interpreter(order.script), f"{directory}/script", *order.args)
+
+
+def placed(order: Order, containers: bool, directory: str) -> Order:
+    """`order` with each ``${{ input:NAME }}`` of its texts replaced by the path at which the job sees it."""
+    if not order.inputs:
+        return order
+
+    def path(match: re.Match[str]) -> str:
+        return input_path(match[1], containers, directory) if match[1] in order.inputs else match[0]
+
+    def text(value: str) -> str:
+        return _INPUT.sub(path, value)
+
+    return replace(
+        order,
+        command=tuple(map(text, order.command)),
+        args=tuple(map(text, order.args)),
+        script=None if order.script is None else text(order.script),
+        env={name: text(value) for name, value in order.env.items()},
+    )
 
 
 def _interpreter(script: str) -> tuple[str, ...]:

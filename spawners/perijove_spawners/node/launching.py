@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from perijove.model import Endpoint
 from perijove_spawners.failpoints import reach
@@ -53,6 +54,15 @@ class Launching:
     stop_wanted: asyncio.Event
     say: Callable[[str], None]
     """Takes what is being done, for people."""
+
+    @classmethod
+    def of(cls, order: Order, engine: Engine, folder: Path, **more: Any) -> Launching:
+        """With the paths of inputs where the order's texts name them."""
+        containers = engine.launcher.capabilities.containers
+        directory = environment.job_directory(containers, str(folder / JOB))
+        return cls(
+            order=environment.placed(order, containers, directory), engine=engine, folder=folder, **more
+        )
 
     async def run(self) -> Started:
         """Returns when it runs; :class:`LaunchError` or :class:`StoppedError` when nothing of it does."""

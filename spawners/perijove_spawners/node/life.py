@@ -109,10 +109,10 @@ class Life:
 
     def _launching(self) -> Launching:
         times = self._deadlines.times
-        return Launching(
-            engine=self.engine,
-            order=replace(self.order, time_limit=times.limit) if times.changed else self.order,
-            folder=self.folder.path,
+        return Launching.of(
+            replace(self.order, time_limit=times.limit) if times.changed else self.order,
+            self.engine,
+            self.folder.path,
             node=self.host.name,
             store=self.host.store,
             stop_wanted=self._stop_wanted,
