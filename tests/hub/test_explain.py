@@ -73,7 +73,11 @@ def test_a_file_is_shown_with_its_size() -> None:
 def test_a_cell_is_shown_by_the_lines_that_differ() -> None:
     edited = [*CELLS[:2], CELLS[2].replace("total = 0", "total = 1"), *CELLS[3:]]
     cause = one(notebook_parts(edited), notebook_parts(CELLS))
-    assert (cause.kind, cause.name, cause.message) == (CauseKind.CELL, "3", "cell 3 changed")
+    assert (cause.kind, cause.name, cause.message) == (
+        CauseKind.CELL,
+        "3",
+        "cell 3 changed: total = 0 -> total = 1",
+    )
     assert (cause.before, cause.after) == ("    total = 0", "    total = 1")
 
 
@@ -86,7 +90,12 @@ def test_magics_are_shown_as_they_were_written() -> None:
 
 def test_cells_that_came_and_went() -> None:
     [new] = causes(notebook_parts([*CELLS[:4], "extra = 1", *CELLS[4:]]), notebook_parts(CELLS))
-    assert (new.name, new.before, new.after, new.message) == ("5", None, "extra = 1", "cell 5 is new")
+    assert (new.name, new.before, new.after, new.message) == (
+        "5",
+        None,
+        "extra = 1",
+        "cell 5 is new: extra = 1",
+    )
     [gone] = causes(notebook_parts([*CELLS[:4], *CELLS[5:]]), notebook_parts(CELLS))
     assert (gone.name, gone.after, gone.message) == ("5", None, "cell 5 was removed")
 
@@ -187,7 +196,7 @@ async def test_runs_say_why_their_steps_ran(flows: Flows) -> None:
     assert await ran(document, 0.1) == ("succeeded", ["nothing like it has run before"])
     assert await ran(document, 0.1) == ("cached", [])
     assert await ran(cosmetic, 0.1) == ("cached", [])
-    assert await ran(semantic, 0.1) == ("succeeded", ["cell 3 changed"])
+    assert await ran(semantic, 0.1) == ("succeeded", ["cell 3 changed: total = 0 -> total = 1"])
     assert await ran(semantic, 0.2) == ("succeeded", ["parameter lr changed: 0.1 -> 0.2"])
     assert await ran(semantic, 0.2, b"b") == ("succeeded", ["input f.csv changed"])
     state, told = await ran(semantic, 0.2, b"b", cache="refresh")

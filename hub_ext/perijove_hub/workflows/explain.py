@@ -17,6 +17,7 @@ SizeOf = Callable[[str], int | None]
 """Digest -> bytes, where known."""
 _SHOWN = 200
 _LINES = 20
+_LINE = 80
 _MAGIC = re.compile(r"get_ipython\(\)\.(run_line_magic|system)\((?:'(\w+)', )?'((?:[^'\\])*)'\)")
 _SINGLE: dict[str, tuple[CauseKind, str]] = {
     "image": (CauseKind.IMAGE, "image"),
@@ -136,8 +137,10 @@ def _cells(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Cause]:
 
 
 def _cell(number: int, before: str | None, after: str | None, what: str) -> Cause:
-    name = str(number)
-    return Cause(kind=CauseKind.CELL, name=name, before=before, after=after, message=f"cell {number} {what}")
+    message, sides = f"cell {number} {what}", [side for side in (before, after) if side is not None]
+    if all("\n" not in side and len(side) <= _LINE for side in sides):
+        message += ": " + " -> ".join(side.strip() or "nothing" for side in sides)
+    return Cause(kind=CauseKind.CELL, name=str(number), before=before, after=after, message=message)
 
 
 def _written(cell: Mapping[str, Any]) -> str:
