@@ -136,8 +136,9 @@ async def test_a_new_job_finds_a_new_supervisor(site: Site) -> None:
 
 async def test_an_end_that_cannot_be_written_is_written_later_and_ends_nobody_else(site: Site) -> None:
     """Something is in the way of the journal when the command ends."""
-    await site.launcher.start(site.launch("read line < $PERIJOVE_JOB_DIR/go; exit 3"))
+    launch = site.launch("read line < $PERIJOVE_JOB_DIR/go; exit 3")
     os.mkfifo(site.base / "attempt/job/go")
+    await site.launcher.start(launch)
     await site.until(Phase.RUNNING)
     supervisor = site.record("running")["supervisor"][0]
     command = site.record("running")["command"][0]

@@ -21,16 +21,21 @@ _LOADED = re.compile(rf"(localhost/)?{re.escape(ARCHIVES.removeprefix('localhost
 """An archive's image by its name on engines, under which anybody could run it."""
 
 
-def file_errors(spec: JobSpec, owns: Callable[[str], bool]) -> list[FieldError]:
-    """Whether the user uploaded the files that the job takes."""
+def files_of(spec: JobSpec) -> dict[str, str]:
+    """The files of the store that the job takes, by the field that names them."""
     digests = {f"inputs.{name}": digest for name, digest in spec.inputs.items()}
     if spec.function:
         digests["function"] = spec.function
     if spec.image and (archive := _ARCHIVE.fullmatch(spec.image)):
         digests["image"] = archive[1]
+    return digests
+
+
+def file_errors(spec: JobSpec, owns: Callable[[str], bool]) -> list[FieldError]:
+    """Whether the user uploaded the files that the job takes."""
     return [
         FieldError(name, digest, "no such file was uploaded by you; POST it to /files first")
-        for name, digest in digests.items()
+        for name, digest in files_of(spec).items()
         if not owns(digest)
     ]
 
@@ -105,10 +110,9 @@ def _wrong_folder(folder: str, volumes: Sequence[str]) -> str:
     if folder == "/":
         return "a file directly in / cannot be kept; write it into a folder, as /data/result.csv"
     if top := next((top for top in _SYSTEM if lies_in(folder, top)), None):
-        return (
-            f"{folder} becomes a folder of the job's own, which nothing in {top} can; use another, as /data"
-        )
+        said = f"folder {folder} would become one of the job's own, which none in {top} may"
+        return f"{said}; use another, as /data"
     volume = next((one for one in volumes if lies_in(folder, one) or lies_in(one, folder)), None)
     if volume is not None:
-        return f"{folder} becomes a folder of the job's own, but its volume {volume} is there; use another"
+        return f"folder {folder} would become one of the job's own, but its volume {volume} is there"
     return ""
