@@ -86,10 +86,10 @@ def notebook(*cells: str | tuple[str, str]) -> str:
 
 
 def output_text(cell: Any) -> str:
-    parts = []
-    for output in cell.get("outputs", []):
-        parts.append(output.get("text") or output.get("evalue") or output["data"].get("text/plain", ""))
-    return "".join(parts)
+    return "".join(
+        output.get("text") or output.get("evalue") or output["data"].get("text/plain", "")
+        for output in cell.get("outputs", [])
+    )
 
 
 @pytest.fixture
@@ -141,7 +141,8 @@ def test_values_recorded_and_files_made_above_are_there_again(attempts: Attempts
         (
             "import perijove, os\nfrom pathlib import Path\n"
             "out = Path(os.environ['PERIJOVE_JOB_DIR']) / 'output'\n"
-            "(out / 'plots').mkdir()\n(out / 'plots' / 'a.txt').write_text('plot')\nperijove.record('loss', 0.5)",
+            "(out / 'plots').mkdir()\n(out / 'plots' / 'a.txt').write_text('plot')\n"
+            "perijove.record('loss', 0.5)",
             "checkpoint",
         ),
         FAILS,
@@ -265,7 +266,8 @@ os.makedirs("inner", exist_ok=True); os.chdir("inner"); sys.path.append("/own");
 """
     below = """
 warnings.warn("unseen")
-print(os.path.basename(os.getcwd()), sys.path[-1], os.environ["MINE"], [x for x in get_ipython().extension_manager.loaded if "autoreload" in x])
+print(os.path.basename(os.getcwd()), sys.path[-1], os.environ["MINE"], end=" ")
+print([x for x in get_ipython().extension_manager.loaded if "autoreload" in x])
 print(np.random.random(3), pd.Series(range(9)))
 """
     cells = [(above, "checkpoint"), "import os\nassert os.path.exists('../repaired')", below]
@@ -325,8 +327,9 @@ def kill_all(directory: Path) -> None:
 
 @pytest.fixture
 def study() -> list[str | tuple[str, str]]:
-    """36 cells that build on each other; every third is a checkpoint. Those that wait at a gate can be killed there."""
-    first = "import os, random\nrandom.seed(1)\ntotal, history = 0, []\ndef grow(x):\n    global total\n    total += x"
+    """36 cells that build on each other; every third is a checkpoint, and each may be made to wait."""
+    first = "import os, random\nrandom.seed(1)\ntotal, history = 0, []\n"
+    first += "def grow(x):\n    global total\n    total += x"
     gate = """
 if os.path.exists("gate-{n}"):
     open("reached-{n}", "w").close()

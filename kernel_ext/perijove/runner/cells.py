@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import nbformat
@@ -13,10 +13,13 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine
 
+from perijove.model.quantities import format_duration
 from perijove.runner.directory import JobDirectory
 from perijove.runner.display import DisplayLog
 from perijove.runner.resuming import Resuming
 
+SLOWEST = 3
+"""Cells that the log names at the end."""
 DIED = "the kernel died; it may have run out of memory"
 
 
@@ -35,12 +38,15 @@ class ReportingClient(PapermillNotebookClient):  # type: ignore[misc]
         first = self.resuming.begin(self)
         for index in range(first):
             self._show_again(index)
-        for index in range(total):
-            if index >= first or self.resuming.is_always(index):
-                self._reach(index, total)
-                if not self._run(index):
-                    return
-                self.resuming.save(self, index)
+        try:
+            for index in range(total):
+                if index >= first or self.resuming.is_always(index):
+                    self._reach(index, total)
+                    if not self._run(index):
+                        return
+                    self.resuming.save(self, index)
+        finally:
+            say(_times(self.nb.cells))
         self.display_log.progress(1.0, f"{total} of {total} cells done", cell=total, cells=total)
 
     def _reach(self, index: int, total: int) -> None:
@@ -60,7 +66,7 @@ class ReportingClient(PapermillNotebookClient):  # type: ignore[misc]
             return False
         except DeadKernelError:
             self._note_error(index, "DeadKernelError", DIED)
-            raise
+            raise DeadKernelError(f"cell {index + 1}: {DIED}") from None
         finally:
             self.nb_man.cell_complete(self.nb.cells[index], cell_index=index)
         return True
@@ -150,6 +156,20 @@ class ReportingEngine(NBClientEngine):  # type: ignore[misc]
             # The graceful way leaves a kernel behind for 4 s about once in 15 runs.
             shutdown_kernel="immediate",
         ).execute()
+
+
+def _times(cells: Sequence[Any]) -> str:
+    """How long `cells` took, for the log: ``36 cells in 1m12s; the slowest: cell 7 (40s)``."""
+    took = {
+        number: cell.metadata.papermill.get("duration") or 0.0
+        for number, cell in enumerate(cells, 1)
+        if cell.metadata.papermill.get("end_time") and "restored" not in cell.metadata.get("perijove", {})
+    }
+    slowest = sorted(took, key=lambda number: -took[number])[:SLOWEST]
+    named = ", ".join(f"cell {number} ({format_duration(took[number])})" for number in slowest)
+    return f"{len(took)} cells in {format_duration(sum(took.values()))}" + (
+        f"; the slowest: {named}" if len(took) > SLOWEST else ""
+    )
 
 
 def say(text: str) -> None:

@@ -20,7 +20,7 @@ from papermill.execute import execute_notebook
 from papermill.iorw import LocalHandler, papermill_io
 
 from perijove.reporting import fail
-from perijove.runner.cells import DIED, ReportingEngine, say
+from perijove.runner.cells import ReportingEngine, say
 from perijove.runner.directory import JobDirectory, RunnerError
 from perijove.runner.display import DisplayLog
 from perijove.sweeping import Grid
@@ -81,9 +81,9 @@ def run_notebook(
         sys.stderr.write(str(error).rstrip() + "\n")
         fail(f"cell {error.cell_index + 1}: {error.ename}: {error.evalue}")
         return 1
-    except DeadKernelError:
-        sys.stderr.write(f"{DIED}\n")
-        fail(DIED)
+    except DeadKernelError as error:
+        sys.stderr.write(f"{error}\n")
+        fail(str(error))
         return 1
     except PapermillException as error:
         raise RunnerError(str(error)) from error
