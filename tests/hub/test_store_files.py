@@ -478,3 +478,14 @@ async def test_the_command_line_shows_and_collects(site: Site) -> None:
     assert code == 1 and "administrator" in err
     code, out, _ = await perijove_store("gc", "--json")
     assert code == 0 and json.loads(out)["files"] == 1
+
+
+async def test_an_archive_as_an_image_is_its_owners(site: Site) -> None:
+    spec = {"command": ["true"], "launcher": "docker", "hold": True}
+    async with site.client() as me, site.client(OTHER) as other:
+        digest = await me.upload(b"an archive")
+        for image in (digest, await other.upload(b"another's")):
+            with pytest.raises(UserError) as refused:
+                await me.submit({**spec, "image": f"archive:{image}"})
+            uploaded = any("uploaded by you" in each.message for each in refused.value.errors)
+            assert uploaded == (image != digest)

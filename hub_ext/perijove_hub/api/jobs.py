@@ -20,6 +20,7 @@ from perijove.model import (
 )
 from perijove.model.validation import parse_spec, parse_specs
 from perijove_hub.admission import Admitted, admit
+from perijove_hub.admission.files import files_of
 from perijove_hub.api.bodies import read_body
 from perijove_hub.api.desk import asker_of, site_of
 from perijove_hub.api.finding import Who, controller_of, find
@@ -95,7 +96,7 @@ async def _accept(
             f"{controller.board.waiting} jobs wait already; at most {settings.max_pending} may"
         )
     known = await _known(controller, owner, specs)
-    digests = {d for spec in specs for d in (*spec.inputs.values(), spec.function) if d}
+    digests = {digest for spec in specs for digest in files_of(spec).values()}
     owned = {d for d in digests if await asyncio.to_thread(database.owns, owner, d)}
     owned -= await controller.keeper.hold(owned)
     identity, asker = controller.identify(owner), asker_of(controller, owner)
