@@ -339,19 +339,6 @@ def spec_of(step: Step, base: Mapping[str, Any], made: Filled, **more: Any) -> J
     return parse_spec({**fields, "inputs": inputs})
 
 
-def plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """A notebook's ``parameters.json``: ``{"value": JSON}`` only where the JSON could be taken for a mark."""
-    return {name: _unmarked(value) for name, value in parameters.items()}
-
-
-def _unmarked(value: Any) -> Any:
-    if not isinstance(value, Mapping) or set(value) != {"value"}:
-        return value
-    inner = value["value"]
-    marked = isinstance(inner, Mapping) and len(inner) == 1 and set(inner) <= {"path", "value", "pickle"}
-    return value if marked else inner
-
-
 def _kept(made: Filled, value: Any) -> str:
     content = json.dumps(value).encode()
     digest = f"sha256:{sha256(content).hexdigest()}"

@@ -50,7 +50,7 @@ class Results:
 
     async def look(self, live: Live, some: Sequence[Draft]) -> list[tuple[Draft, Found | None]]:
         """What each may take; of those that may take nothing, why they run."""
-        found, before, failed = await asyncio.to_thread(self._look, live, some)
+        found, before, failed, sizes = await asyncio.to_thread(self._look, live, some)
         gone = await self._gone(found)
         looked: list[tuple[Draft, Found | None]] = []
         for one in some:
@@ -68,14 +68,17 @@ class Results:
                     cached=live.step_of(unit).cached,
                     mode=live.run.cache,
                     equal="expired" if expired else "failed" if unit.key in failed else "",
+                    size_of=sizes.get,
                 )
             looked.append((one, None))
         return looked
 
     def _look(
         self, live: Live, some: Sequence[Draft]
-    ) -> tuple[dict[str, Found], dict[str, ResultLine], set[str]]:
-        """What may be taken by key or label, the latest of the same steps, and keys that failed before."""
+    ) -> tuple[dict[str, Found], dict[str, ResultLine], set[str], dict[str, int]]:
+        """What may be taken by key or label, the latest of the same steps, keys that failed before, and the
+        bytes of inputs, as far as they are known.
+        """
         database, run = self._controller.database.workflows, live.run
         found: dict[str, Found] = {}
         wanted = [one.unit for one in some if one.unit.key is not None]
@@ -90,7 +93,9 @@ class Results:
         missing = [u for u in wanted if u.key not in found and live.label(u) not in found]
         before = database.latest(run.owner, run.name, [live.label(unit) for unit in missing])
         failed = database.failed([unit.key for unit in missing if unit.key])
-        return found, before, failed
+        changed = {d for unit in missing for d in _inputs(unit.ingredients)}
+        changed |= {d for line in before.values() for d in _inputs(line.ingredients)}
+        return found, before, failed, files.owned_sizes(self._controller.database, run.owner, changed)
 
     async def _gone(self, found: dict[str, Found]) -> set[str]:
         """Digests that the store does not have any more; the others are not collected meanwhile."""
@@ -161,6 +166,11 @@ def give(unit: Unit, result: Found) -> None:
 
 def _flight(live: Live, unit: Unit) -> tuple[str, str]:
     return unit.key or "", "" if live.step_of(unit).sealed else live.run.owner
+
+
+def _inputs(ingredients: dict[str, Any] | None) -> list[str]:
+    given = (ingredients or {}).get("inputs", {}).values()
+    return [one for one in given if isinstance(one, str)]
 
 
 def digests(outputs: dict[str, Any]) -> set[str]:
