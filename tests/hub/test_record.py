@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import httpx
 import pytest
+from waiting import becomes
 
 from perijove.model import (
     Attempt,
+    Capabilities,
     Job,
     JobEvent,
     JobSpec,
@@ -19,9 +23,14 @@ from perijove.model import (
     StepRun,
     StepState,
 )
+from perijove_hub.app import create_app
+from perijove_hub.identity import Caller
+from perijove_hub.settings import ManagedAccount, Settings
 from perijove_hub.workflows.record import record_of, record_of_step, shareable
+from perijove_spawners.fabric.port import DirectFabric
 
-from .conftest import Service, node
+from .conftest import Service, Tokens, node
+from .working import WorkingNode
 
 DATA = "sha256:" + "b" * 64
 MADE = "sha256:" + "c" * 64
@@ -160,3 +169,46 @@ async def test_the_service_keeps_the_machine_of_a_job_that_has_ended(service: Se
 
 async def test_there_is_no_record_of_what_is_not_there(service: Service) -> None:
     assert (await service.http.get("/jobs/99/record")).status_code == 404
+
+
+async def test_the_record_of_a_result_taken_from_somebody_else_says_nothing_of_their_job(
+    settings: Settings,
+) -> None:
+    """Sealed results are everybody's; who made them, and how their job is called, is not."""
+    accounts = {name: ManagedAccount(uid=20_000 + i, gid=20_000 + i) for i, name in enumerate(("ada", "bob"))}
+    settings = settings.model_copy(update={"accounts": accounts, "mode": "hub", "images": ["*"]})
+    callers = {name: Caller(name) for name in accounts}
+    docker = Capabilities(
+        name="docker",
+        containers=True,
+        features=frozenset({"sealed", "memory", "cpu"}),
+        networks=frozenset({"none"}),
+    )
+    work = WorkingNode(described=node(launchers=[docker], machine=MACHINE))
+    app = create_app(settings, fabric=DirectFabric([work]), identities=Tokens(callers))
+    step = {"command": ["show"], "image": "lab/fit@sha256:" + "a" * 64, "sealed": True, "launcher": "docker"}
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app=app)
+        records = {}
+        for name in accounts:
+            headers = {"Authorization": f"Bearer {name}"}
+            http = httpx.AsyncClient(transport=transport, base_url="http://s/api/v1", headers=headers)
+            body = {"workflow": {"steps": {"fit": {**step, "labels": {"of": name}}}}}
+            answer = await http.post("/workflows", json=body)
+            assert answer.status_code == 201, answer.text
+            number = answer.json()["id"]
+
+            async def over(http: httpx.AsyncClient = http, number: int = number) -> bool:
+                return bool((await http.get(f"/workflows/{number}")).json()["state"] == "succeeded")
+
+            await becomes(over, f"the run of {name}", 30)
+            answer = await http.get(f"/workflows/{number}/record")
+            [records[name]] = answer.json()["records"]
+            other = await http.get("/workflows/1/record")
+            assert other.status_code == (200 if number == 1 else 404)
+            await http.aclose()
+    assert records["ada"]["job"]["owner"] == "ada"
+    assert (records["bob"]["status"], records["bob"]["cached_from"]) == ("cached", 1)
+    assert records["bob"]["key"] == records["ada"]["key"]
+    assert records["bob"]["machine"]["host"] == "h1"
+    assert "ada" not in json.dumps(records["bob"])

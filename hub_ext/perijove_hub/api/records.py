@@ -99,7 +99,7 @@ def gatherer(request: Request, caller: Caller) -> Gatherer:
     controller = controller_of(request)
     store: Store = request.app.state.store
     base = str(request.base_url).rstrip("/") + f"{controller.settings.prefix}/api/v1"
-    return Gatherer(controller.database, store, base, caller.view)
+    return Gatherer(controller.database, store, base, caller)
 
 
 async def _ended(

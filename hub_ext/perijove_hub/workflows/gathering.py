@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from perijove.model import Job, NotFoundError, ResultRecord, Run, StepRun
 from perijove.model.trees import blob_of
+from perijove_hub.identity import Caller
 from perijove_hub.store.database import Database
 from perijove_hub.workflows.capsule import Source
 from perijove_hub.workflows.record import inputs_of, record_of, record_of_step
 from perijove_spawners.store import Store
-
-View = Callable[[Job], Job]
-"""A job as whoever asks may see it."""
 
 
 @dataclass(slots=True)
@@ -23,7 +21,7 @@ class Gatherer:
     database: Database
     store: Store
     base: str
-    view: View
+    caller: Caller
     _jobs: dict[int, ResultRecord | None] = field(default_factory=dict)
     _sizes: dict[str, int | None] = field(default_factory=dict)
 
@@ -39,15 +37,22 @@ class Gatherer:
     def _of_job(self, number: int) -> ResultRecord | None:
         if number not in self._jobs:
             job = self.database.job(number)
-            self._jobs[number] = self.record(job) if job is not None else None
+            self._jobs[number] = self._seen(job) if job is not None else None
         return self._jobs[number]
+
+    def _seen(self, job: Job) -> ResultRecord:
+        """A sealed result may be taken from somebody whose jobs are not the caller's to see."""
+        record = self.record(job)
+        if self.caller.may_see(job):
+            return record
+        return record.model_copy(update={"job": None, "output_locations": {}})
 
     def record(self, job: Job) -> ResultRecord:
         """The record of a job."""
         history = self.database.events(job=job.id)
         urls = {digest: places for digest in job.outputs.values() if (places := self._urls(digest))}
         size = self.total(inputs_of(job).values())
-        return record_of(self.view(job), history, base=self.base, input_bytes=size, locations=urls)
+        return record_of(self.caller.view(job), history, base=self.base, input_bytes=size, locations=urls)
 
     def total(self, digests: Iterable[str]) -> int:
         """Bytes of those of `digests` that the store has."""
