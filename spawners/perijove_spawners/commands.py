@@ -42,6 +42,7 @@ ResourceList = Annotated[
         envvar="PERIJOVE_NODE_RESOURCES",
     ),
 ]
+StorePlace = Annotated[str, typer.Option(help="Folder or URL of the content store; default: STATE/store.")]
 StoreOptions = Annotated[
     str,
     typer.Option(
@@ -82,9 +83,7 @@ def node(
     gpu: GpuList = "auto",
     label: Annotated[list[str] | None, typer.Option(help="K=V, for constraints of jobs.")] = None,
     resource: ResourceList = None,
-    store: Annotated[
-        str, typer.Option(help="Folder or URL of the content store; default: STATE/store.")
-    ] = "",
+    store: StorePlace = "",
     store_options: StoreOptions = "{}",
     installation: Annotated[str, typer.Option(help="Name of this Perijove on shared engines.")] = "perijove",
     launcher_option: LauncherOptions = None,
