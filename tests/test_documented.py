@@ -19,10 +19,21 @@ import live_reference
 import pytest
 
 import perijove
-from perijove import model
+from perijove import model, version1
 from perijove.arguments import submit_parser
 from perijove.magics import NAMES, PerijoveMagics
-from perijove.model import BlockerKind, ErrorCode, JobSpec, PerijoveError, ReasonCode, State
+from perijove.model import (
+    BlockerKind,
+    ErrorCode,
+    JobOptions,
+    JobSpec,
+    Parameter,
+    PerijoveError,
+    ReasonCode,
+    State,
+    Step,
+    Workflow,
+)
 from perijove.model.spec import FEATURES
 from perijove_hub.admission import NOT_YET
 from perijove_hub.settings import ManagedAccount, Settings, VolumeSetting
@@ -67,6 +78,25 @@ def test_no_page_names_a_field_that_is_not_there() -> None:
     table_rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+)", page("reference/job-spec.md"), re.MULTILINE)
     named = {name for row in table_rows for name in re.findall(r"\w+", row)}
     assert named <= set(JobSpec.model_fields)
+
+
+def test_every_field_of_a_workflow_is_on_its_page() -> None:
+    fields = [name for cls in (Workflow, Parameter, Step) for name in cls.model_fields]
+    assert missing(fields, "reference/workflow-document.md") == []
+
+
+def test_the_page_of_workflows_names_no_field_that_is_not_there() -> None:
+    text = page("reference/workflow-document.md")
+    native, _, first = text.partition("## Version 1")
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", native, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"\w+", row)} - {"item", "index"}
+    assert named == {*Workflow.model_fields, *Parameter.model_fields, *OWN_FIELDS}
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", first, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"\w+", row)} == VERSION_1
+
+
+OWN_FIELDS = {name for name in Step.model_fields if name not in JobOptions.model_fields}
+VERSION_1 = set(version1._Job.model_fields) - {version1.KEY}
 
 
 def test_the_page_marks_what_is_refused_as_not_supported_yet() -> None:
@@ -116,7 +146,11 @@ def test_every_public_name_is_on_the_pages_of_python_or_errors() -> None:
     ] == []
 
 
-@pytest.mark.parametrize("cls", [perijove.Client, perijove.Job, perijove.AsyncClient, perijove.AsyncJob])
+HANDLES = [perijove.Client, perijove.Job, perijove.AsyncClient, perijove.AsyncJob]
+HANDLES += [perijove.Workflow, perijove.Run, perijove.AsyncRun]
+
+
+@pytest.mark.parametrize("cls", HANDLES)
 def test_every_method_says_what_it_does(cls: type) -> None:
     silent = [
         name
