@@ -22,6 +22,8 @@ SERVICE = (
     "serve.forget-sent",
 )
 """Places in the service."""
+WORKFLOWS = ("serve.steps-submitted", "serve.result-noted", "serve.run-ended")
+"""Places in the service that runs of workflows reach."""
 NODE = (
     "node.order-taken",
     "node.staged",

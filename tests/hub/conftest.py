@@ -31,6 +31,7 @@ from perijove_hub.app import create_app
 from perijove_hub.identity import Caller, SingleUser
 from perijove_hub.jobs.controller import Controller
 from perijove_hub.settings import Settings
+from perijove_hub.workflows.runs import Runs
 from perijove_spawners.fabric.port import DirectFabric
 from perijove_spawners.launcher import LaunchError, StaleFenceError
 from perijove_spawners.protocol import Answers, LogChunk, LogStream, Order, Report, ReportKind
@@ -185,6 +186,7 @@ class Service:
     controller: Controller
     fabric: DirectFabric
     nodes: dict[str, SimulatedNode]
+    runs: Runs
 
     async def submit(self, **spec: Any) -> dict[str, Any]:
         answer = await self.http.post("/jobs", json={"command": ["true"], **spec})
@@ -256,7 +258,7 @@ async def running(
         headers = {"Authorization": f"Bearer {TOKEN}"}
         base = f"http://service{settings.prefix}/api/v1"
         async with httpx.AsyncClient(transport=transport, base_url=base, headers=headers) as http:
-            yield Service(http, app.state.controller, fabric, {n.name: n for n in nodes})
+            yield Service(http, app.state.controller, fabric, {n.name: n for n in nodes}, app.state.runs)
 
 
 @pytest.fixture

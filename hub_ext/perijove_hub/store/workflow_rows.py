@@ -68,11 +68,13 @@ class Flows:
     changed: dict[int, Run] = field(default_factory=dict)
     steps: dict[tuple[int, str, int], StepLine] = field(default_factory=dict)
     results: dict[tuple[str, str], ResultLine] = field(default_factory=dict)
+    archived: list[int] = field(default_factory=list)
+    """Runs whose results nobody is to take any more."""
     removed: list[int] = field(default_factory=list)
     """Runs of which nothing is kept but what their jobs were charged."""
 
     def __bool__(self) -> bool:
-        return bool(self.new or self.changed or self.steps or self.results or self.removed)
+        return bool(self.new or self.changed or self.steps or self.results or self.archived or self.removed)
 
     @property
     def last_id(self) -> int:
@@ -92,6 +94,7 @@ class Flows:
             changed={number: self.changed[number]} if number in self.changed else {},
             steps=steps,
             results={key: line for key, line in self.results.items() if number in (line.run, line.job)},
+            archived=[one for one in self.archived if one == number],
             removed=[one for one in self.removed if one == number],
         )
 
@@ -99,7 +102,7 @@ class Flows:
         """The runs it is about."""
         about = [line.run for line in self.steps.values()]
         about += [line.run for line in self.results.values()]
-        return list(dict.fromkeys([*self.new, *self.changed, *about, *self.removed]))
+        return list(dict.fromkeys([*self.new, *self.changed, *about, *self.archived, *self.removed]))
 
 
 def run_row(run: Run, document: str) -> tuple[Any, ...]:

@@ -153,6 +153,8 @@ class Writer:
         self._update_run = update((*lines.RUN_UPDATED, "id"), flows.run)
         self._put_step = insert(flows.step, lines.STEP, _replacing(lines.STEP, ("run", "step", "item")))
         self._put_result = insert(flows.result, lines.RESULT, _replacing(lines.RESULT, ("key", "owner")))
+        self._archive_run = update(("archived", "id"), flows.run)
+        self._forget_results = delete(flows.result, "run")
         self._forget_runs = [
             delete(flows.step, "run"),
             delete(flows.result, "run"),
@@ -186,6 +188,8 @@ class Writer:
         self._update_run.run(cursor, map(lines.run_update, given.changed.values()))
         self._put_step.run(cursor, map(lines.step_row, given.steps.values()))
         self._put_result.run(cursor, map(lines.result_row, given.results.values()))
+        self._archive_run.run(cursor, ((True, run) for run in given.archived))
+        self._forget_results.run(cursor, _keys(given.archived))
         for statement in self._forget_runs:
             statement.run(cursor, _keys(given.removed))
 

@@ -143,6 +143,7 @@ class Advancing:
         )
         unit.ingredients = None
         self._flows.results[line.key, line.owner] = line
+        reach("serve.result-noted")
 
     # ---- what the database knew
 

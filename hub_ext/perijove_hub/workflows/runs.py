@@ -28,6 +28,7 @@ from perijove_hub.jobs.events import Change, Event, Hold, Release
 from perijove_hub.workflows.advancing import Advancing
 from perijove_hub.workflows.live import Live, step_run
 from perijove_hub.workflows.reading import Reading
+from perijove_hub.workflows.retaining import Retaining
 from perijove_hub.workflows.sharing import Sharing
 from perijove_hub.workflows.submitting import priority_of
 from perijove_hub.workflows.telling import Telling
@@ -50,6 +51,7 @@ class Runs:
         self.sharing = Sharing(controller, self.telling)
         self._advancing = Advancing(controller, self.reading, self.telling, self.sharing)
         self._advancing.over = self._forget
+        self.retaining = Retaining(controller)
         controller.writer.listeners.append(self._heard)
 
     # ---- life
@@ -71,6 +73,7 @@ class Runs:
                 self.sharing.pool.hold(run.id)
             self.telling.wake(live)
         self.controller.core.spawn_vital(self._run())
+        self.controller.core.spawn(self.retaining.run())
 
     async def _recall(self, live: Live) -> None:
         if live.run.resumed_from is not None:
