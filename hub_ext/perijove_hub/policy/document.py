@@ -60,15 +60,13 @@ class Limits(_Part):
     # refused at submission
     pending: Count | None = None
     """Jobs waiting at once; each member of an array counts."""
-    # over `window`, refused at submission or waited for, as the policy's `over_budget` says
+    # over `window`, refused or waited for, as the policy's `over_budget` says; memory in GiB times hours
     cpu_hours: Amount | None = None
     gpu_hours: Amount | None = None
     memory_hours: Amount | None = None
-    """GiB times hours."""
     disk: Size | None = None
-    """All job directories together."""
     store: Size | None = None
-    """Files of the content store that a user owns; of users and guests only."""
+    """`disk`: all job directories together; `store`: what a user owns of the content store."""
 
     @property
     def any(self) -> bool:
