@@ -255,8 +255,8 @@ class NodeCalls(Protocol):
 
         `message`: a request as :mod:`perijove.runner.pool` has it, which the job is to answer within `wait`
         seconds; `contents`: digests of files that it gets first. What it wrote down is read from `offset` on,
-        if that is given, also when it has ended, and the rest is passed over then. LaunchError when the job does not answer: then it
-        may or may not have taken the calls.
+        if that is given, also when it has ended, and the rest is passed over then. LaunchError when the job
+        does not answer: then it may or may not have taken the calls.
         """
 
     async def forget(self, attempts: Sequence[Attempt]) -> None:

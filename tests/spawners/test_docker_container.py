@@ -17,6 +17,7 @@ from perijove_spawners.containers.container import (
 )
 from perijove_spawners.containers.docker import DockerLauncher
 from perijove_spawners.containers.podman import PodmanLauncher
+from perijove_spawners.containers.program import OwnProgram, program
 from perijove_spawners.launcher import JOB_DIRECTORY, Launch, LaunchError, Mount
 
 OPTIONS = EngineOptions(url="unix:///nowhere")
@@ -67,6 +68,31 @@ def test_the_command_is_all_that_runs() -> None:
     assert asked["Healthcheck"] == {"Test": ["NONE"]}
     assert "Healthcheck" not in body(podman=True)
     assert asked["StopSignal"] == "SIGTERM"
+
+
+def test_an_image_may_keep_its_entrypoint() -> None:
+    own = OwnProgram(("/entry", "-x"), ("by", "default"))
+    kept = replace(LAUNCH, entrypoint=True)
+    assert program(LAUNCH, own) == {"Entrypoint": list(LAUNCH.command), "Cmd": []}
+    assert program(kept, own)["Entrypoint"] == ["/entry", "-x", *LAUNCH.command]
+    assert program(replace(kept, command=()), own)["Entrypoint"] == ["/entry", "-x", "by", "default"]
+    assert program(replace(kept, command=()), OwnProgram())["Entrypoint"] is None
+
+
+def test_a_shell_opens_files_and_gives_way_to_the_program() -> None:
+    files = replace(LAUNCH, stdin="/in/a b", descriptors={5: "/run/perijove/.fd5"})
+    shell, option, script, *words = program(files, OwnProgram())["Entrypoint"]
+    assert (shell, option, tuple(words)) == ("/bin/sh", "-c", LAUNCH.command)
+    assert script == """exec "$0" "$@" <'/in/a b' 5>>/run/perijove/.fd5"""
+
+
+def test_a_sealed_job_has_no_network_and_an_image_that_cannot_be_written() -> None:
+    sealed = replace(LAUNCH, sealed=True, network="bridge", mounts=())
+    config = host(sealed)
+    assert (config["NetworkMode"], config["ReadonlyRootfs"]) == ("none", True)
+    assert config["Tmpfs"] == {"/tmp": f"rw,nosuid,nodev,mode=1777,size={32 << 20}"}
+    assert host(replace(sealed, mounts=(Mount("/state/out", "/tmp"),)))["Tmpfs"] == {}
+    assert "ReadonlyRootfs" not in host() and "Tmpfs" not in host()
 
 
 def test_limits_are_exact_and_leave_no_swap() -> None:

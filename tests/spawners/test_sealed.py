@@ -37,7 +37,7 @@ reaches("container", socket.AF_INET, (container, 8888))
 reaches("abstract", socket.AF_UNIX, "\\0" + abstract)
 try:
     socket.getaddrinfo("localhost.localdomain.", 80)
-    socket.getaddrinfo("deb.debian.org.", 80)
+    socket.getaddrinfo("example.org.", 80)
     found["names"] = True
 except OSError:
     found["names"] = False

@@ -77,6 +77,10 @@ class Taking:
                 stored = await self._persist(name, Place.parse(text), taken)
             except (_MissingError, ForeignFileError) as error:
                 taken.missing[name] = str(error)
+            except asyncio.CancelledError:
+                # What is under way in a thread ends at its next piece; the next agent takes it again.
+                self.stop.set()
+                raise
             except Exception as error:  # stores of all makes raise what they like
                 if isinstance(error, TakingStoppedError):
                     raise
