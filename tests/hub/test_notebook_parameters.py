@@ -133,6 +133,8 @@ def test_what_cannot_be_read_is_not_checked(given: bytes) -> None:
     assert notebook_errors(given, {"x": 1}) == []
 
 
-def test_what_is_no_notebook_is_said_so() -> None:
+@pytest.mark.parametrize("parameters", [True, False])
+@pytest.mark.parametrize("given", [b"PK", b"{}", b"[1]", b'{"nbformat": "4"}'])
+def test_what_is_no_notebook_is_said_so(given: bytes, parameters: bool) -> None:
     with pytest.raises(ValueError, match="must be a notebook"):
-        notebook_errors(b"PK", {"x": 1})
+        notebook_errors(given, {"x": 1} if parameters else {})

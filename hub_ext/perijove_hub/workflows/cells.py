@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 BEHAVIOUR = ("checkpoint", "injected-parameters", "parameters", "raises-exception")
 """Tags of cells that papermill, nbclient or Perijove's runner act upon."""
+LARGEST = 256 << 20
+"""Bytes of a notebook, outputs and all, that is read."""
 _SKIPPED = "skip-execution"  # nbclient's
 _LONGEST = 1 << 15
 """Characters of a cell that is still parsed; longer ones count as text."""
@@ -44,7 +46,7 @@ def code_of(notebook: bytes | Mapping[str, Any]) -> dict[str, Any]:
     `notebook` is a file of nbformat 4 or its JSON; of an older format the whole file is the code. Cells
     that do nothing are left out. Raises ``ValueError`` when it is no notebook.
     """
-    document = _document(notebook)
+    document = document_of(notebook)
     metadata = _object(document.get("metadata"))
     kernel = _object(metadata.get("kernelspec"))
     code: dict[str, Any] = {"kernel": str(kernel.get("name", "")), "cells": []}
@@ -73,7 +75,7 @@ def python_cell(notebook: bytes | Mapping[str, Any], tag: str) -> ast.Module | N
 
     None when its kernel is not Python's, or it cannot be parsed. Raises as :func:`code_of`.
     """
-    document = _document(notebook)
+    document = document_of(notebook)
     metadata = _object(document.get("metadata"))
     if not _is_python(_object(metadata.get("kernelspec")), _object(metadata.get("language_info"))):
         return None
@@ -146,9 +148,12 @@ def _transformer() -> TransformerManager:
     return TransformerManager()
 
 
-def _document(notebook: bytes | Mapping[str, Any]) -> Mapping[str, Any]:
+def document_of(notebook: bytes | Mapping[str, Any]) -> Mapping[str, Any]:
+    """The JSON of a notebook's file. ``ValueError`` when it is no object, or larger than :data:`LARGEST`."""
     if isinstance(notebook, Mapping):
         return notebook
+    if len(notebook) > LARGEST:
+        raise ValueError(f"must be a notebook of at most {LARGEST >> 20} MiB; clear its outputs")
     try:
         document = json.loads(notebook)
     except (ValueError, RecursionError):

@@ -13,6 +13,7 @@ from perijove_hub.admission import admit
 from perijove_hub.api.desk import asker_of, site_of
 from perijove_hub.jobs.controller import Controller
 from perijove_hub.workflows import notebook_parameters
+from perijove_hub.workflows.cells import LARGEST
 from perijove_hub.workflows.filling import base_of
 from perijove_spawners.store import CorruptError, Store
 
@@ -88,7 +89,7 @@ def notebook_errors(store: Store, workflow: Workflow) -> list[FieldError]:
             continue
         try:
             with store.open(step.notebook) as file:
-                found = notebook_parameters.notebook_errors(file.read(), step.parameters)
+                found = notebook_parameters.notebook_errors(file.read(LARGEST + 1), step.parameters)
         except (ValueError, NotFoundError, CorruptError) as error:
             found = [FieldError("notebook", step.notebook, str(error))]
         errors += [FieldError(f"steps.{name}.{one.field}", one.value, one.message) for one in found]

@@ -14,7 +14,7 @@ from typing import Any
 
 from perijove.model import FieldError
 from perijove.model.places import mark
-from perijove_hub.workflows.cells import python_cell
+from perijove_hub.workflows.cells import document_of, python_cell
 
 TAG = "parameters"
 _SHOWN = 30
@@ -48,9 +48,10 @@ def notebook_errors(notebook: bytes | Mapping[str, Any], parameters: Mapping[str
     whose kernel is not Python's not at all. Raises ``ValueError`` when it is no notebook. It reads Python:
     call it in a thread.
     """
-    if not parameters:
-        return []
-    tree = python_cell(notebook, TAG)
+    document = document_of(notebook)
+    if not isinstance(document.get("nbformat"), int):
+        raise ValueError("must be a notebook (an object with nbformat)")
+    tree = python_cell(document, TAG) if parameters else None
     if tree is None:
         return []
     known = _names(tree)

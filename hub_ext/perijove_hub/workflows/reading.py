@@ -59,7 +59,7 @@ class Reading:
 
     def _code(self, digest: str) -> Any:
         with self.store.open(digest) as file:
-            data = file.read()
+            data = file.read(cells.LARGEST + 1)
         try:
             return cells.code_of(data)
         except ValueError as error:
