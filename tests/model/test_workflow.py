@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -21,15 +21,18 @@ from perijove.model.workflow import cycle_in
 
 SECRET = "hunter2-not-for-logs"
 
+PATIENT = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A workflow has a hundred parts, and a busy machine draws them slowly."""
 
-@settings(max_examples=40)
+
+@PATIENT
 @given(workflows)
 def test_a_workflow_is_read_back_from_its_json(workflow: Workflow) -> None:
     assert parse_workflow(workflow.model_dump_json()) == workflow
     assert parse_workflow(workflow.model_dump(mode="json", exclude_unset=True)) == workflow
 
 
-@settings(max_examples=40)
+@PATIENT
 @given(workflows)
 def test_what_a_step_needs_is_what_it_refers_to(workflow: Workflow) -> None:
     for step in workflow.steps.values():

@@ -59,13 +59,14 @@ OPTIONS: dict[str, st.SearchStrategy[Any]] = {
     "oom_retry": st.just("2x"),
     "labels": st.dictionaries(words, words),
 }
+SOME_OPTIONS = st.fixed_dictionaries({}, optional=OPTIONS)
 IMAGES = st.sampled_from(["python:3.12", "archive:sha256:" + "0" * 64, "lab/x@sha256:" + "1" * 64])
 
 
 @st.composite
 def steps(draw: st.DrawFn, name: str, before: dict[str, Any]) -> dict[str, Any]:
     """A step that may refer to those `before` it."""
-    given: dict[str, Any] = draw(st.fixed_dictionaries({}, optional=OPTIONS))
+    given: dict[str, Any] = draw(SOME_OPTIONS)
     if given.get("sealed"):
         given.pop("volumes", None)
         given.pop("network", None)
