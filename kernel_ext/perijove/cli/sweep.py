@@ -48,39 +48,45 @@ from perijove.client import AsyncClient
 from perijove.model.errors import UserError
 from perijove.options import OPTIONS, spec_fields
 from perijove.reading import tasks_text
+from perijove.sweeping import Grid
+from perijove.sweeps import columns, failure_lines, flat, grid_of, points_of, submit_sweep, table
 
 if TYPE_CHECKING:
     from perijove.handle import AsyncJob
-    from perijove.sweeping import Grid
     from perijove.sweeps import Point
 
 RESULT = "What is shown"
 
+Notebook = Annotated[Path | None, typer.Argument(help="The notebook; not with --of.")]
+Parameter = Annotated[
+    list[str] | None,
+    Option("--parameter", "-p", help="NAME=VALUES: lr=0.1,0.01, seed=1:5, x=0:1:0.25 or xs=@list.json."),
+]
+Limit = Annotated[int | None, Option("--max", min=1, help="At most so many at once.")]
+Of = Annotated[
+    str | None, Option(metavar="ID", help="Show an earlier sweep instead.", rich_help_panel=RESULT)
+]
+Wait = Annotated[bool, Option("--wait/--no-wait", help="Stay until all have ended.", rich_help_panel=RESULT)]
+AsCsv = Annotated[bool, Option("--csv", help="Print CSV.", rich_help_panel=RESULT)]
+AsJson = Annotated[bool, Option("--json", help="Print JSON.", rich_help_panel=RESULT)]
+Plot = Annotated[
+    Path | None,
+    Option(
+        metavar="FILE", help="Draw recorded values over parameters: .png, .svg, .pdf.", rich_help_panel=RESULT
+    ),
+]
+
 
 def sweep(
     ctx: typer.Context,
-    notebook: Annotated[Path | None, typer.Argument(help="The notebook; not with --of.")] = None,
-    parameter: Annotated[
-        list[str] | None,
-        Option("--parameter", "-p", help="NAME=VALUES: lr=0.1,0.01, seed=1:5, x=0:1:0.25 or xs=@list.json."),
-    ] = None,
-    limit: Annotated[int | None, Option("--max", min=1, help="At most so many at once.")] = None,
-    of: Annotated[
-        str | None, Option(metavar="ID", help="Show an earlier sweep instead.", rich_help_panel=RESULT)
-    ] = None,
-    wait: Annotated[
-        bool, Option("--wait/--no-wait", help="Stay until all have ended.", rich_help_panel=RESULT)
-    ] = True,
-    as_csv: Annotated[bool, Option("--csv", help="Print CSV.", rich_help_panel=RESULT)] = False,
-    as_json: Annotated[bool, Option("--json", help="Print JSON.", rich_help_panel=RESULT)] = False,
-    plot: Annotated[
-        Path | None,
-        Option(
-            metavar="FILE",
-            help="Draw recorded values over parameters: .png, .svg, .pdf.",
-            rich_help_panel=RESULT,
-        ),
-    ] = None,
+    notebook: Notebook = None,
+    parameter: Parameter = None,
+    limit: Limit = None,
+    of: Of = None,
+    wait: Wait = True,
+    as_csv: AsCsv = False,
+    as_json: AsJson = False,
+    plot: Plot = None,
     name: Name = None,
     image: Image = None,
     launcher: Launcher = None,
@@ -119,48 +125,30 @@ def sweep(
 
         perijove sweep --of 12 --csv > results.csv
     """
-    given = {key: value for key, value in ctx.params.items() if key in OPTIONS and value is not None}
 
     async def sweeping(client: AsyncClient) -> tuple[AsyncJob, Sequence[Point]]:
-        from perijove.sweeps import grid_of, points_of
-
-        if of is not None:
-            job = await client.job(of)
-            grid = grid_of(job)
-        else:
-            job, grid = await _submitted(client, notebook, parameter or [], limit, given)
-        if not wait:
-            return job, points_of(grid, await job.members()) if of is not None else []
-        await _attended(job)
+        job, grid = await _known(client, of) if of else await _new(client, ctx.params)
+        if wait:
+            await _attended(job)
         return job, points_of(grid, await job.members())
 
     job, points = talk(sweeping)
-    if of is None and not wait:
-        typer.echo(job.label)
-        return
-    _show(job, points, as_csv=as_csv, as_json=as_json)
-    if plot is not None:
-        _draw(points, plot)
-    if job.ended and any(point.error for point in points):
-        raise typer.Exit(1)
+    _show(job, points, ctx.params)
 
 
-async def _submitted(
-    client: AsyncClient,
-    notebook: Path | None,
-    parameters: Sequence[str],
-    limit: int | None,
-    given: dict[str, Any],
-) -> tuple[AsyncJob, Grid]:
-    from perijove.sweeping import Grid
-    from perijove.sweeps import submit_sweep
+async def _known(client: AsyncClient, job_id: str) -> tuple[AsyncJob, Grid]:
+    job = await client.job(job_id)
+    return job, grid_of(job)
 
-    if notebook is None:
+
+async def _new(client: AsyncClient, params: dict[str, Any]) -> tuple[AsyncJob, Grid]:
+    if params["notebook"] is None:
         raise UserError("name a notebook, or an earlier sweep by --of ID")
-    if not parameters:
+    if not params["parameter"]:
         raise UserError("a sweep needs values of at least one parameter: -p lr=0.1,0.01")
-    grid = Grid.parse(parameters)
-    return await submit_sweep(client, notebook, grid, spec_fields(**given), limit), grid
+    grid = Grid.parse(params["parameter"])
+    fields = spec_fields(**{key: value for key, value in params.items() if key in OPTIONS})
+    return await submit_sweep(client, params["notebook"], grid, fields, params["limit"]), grid
 
 
 async def _attended(job: AsyncJob) -> None:
@@ -183,22 +171,27 @@ async def _attended(job: AsyncJob) -> None:
         raise
 
 
-def _show(job: AsyncJob, points: Sequence[Point], *, as_csv: bool, as_json: bool) -> None:
-    from perijove.sweeps import columns, failure_lines, flat, table
-
-    if as_json:
+def _show(job: AsyncJob, points: Sequence[Point], params: dict[str, Any]) -> None:
+    if params["of"] is None and not params["wait"]:
+        typer.echo(job.label)
+        return
+    if params["as_json"]:
         print_json({"job": job.id, "state": str(job.state), "results": flat(points)})
-    elif as_csv:
+    elif params["as_csv"]:
         rows = flat(points)
         writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     else:
-        titles, rows_shown = table(points)
+        titles, cells = table(points)
         parameters, values = columns(points)
-        print_table(titles, rows_shown, numbers={*parameters, *values}, styles=STYLES)
+        print_table(titles, cells, numbers={*parameters, *values}, styles=STYLES)
     for line in failure_lines(points):
         note(line)
+    if params["plot"] is not None:
+        _draw(points, params["plot"])
+    if any(point.error for point in points):
+        raise typer.Exit(1)
 
 
 def _draw(points: Sequence[Point], target: Path) -> None:
