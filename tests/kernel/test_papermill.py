@@ -76,7 +76,7 @@ def test_a_job_that_dies_is_an_error_in_the_cell_that_ran(study: Path) -> None:
 
 def test_the_command_line(study: Path, service: Service) -> None:
     env = {**service.env, "PERIJOVE_SUBMIT": "--name from-env --cpus 0.5"}
-    words = ["study.ipynb", "out.ipynb", "-p", "alpha", "0.1", "--engine", "perijove"]
+    words = ["study.ipynb", "out.ipynb", "-p", "alpha", "0.1", "--engine", "perijove", "--no-progress-bar"]
     done = subprocess.run(
         [sys.executable, "-m", "papermill", *words], env=env, cwd=study.parent, capture_output=True, text=True
     )
@@ -84,6 +84,19 @@ def test_the_command_line(study: Path, service: Service) -> None:
     assert re.search(r"\bjob \d+ running", done.stderr), done.stderr
     assert "alpha 0.1" in study.with_name("out.ipynb").read_text()
     assert perijove.jobs(name="from-env")[0].spec["cpu"] == 0.5
+
+
+def test_the_progress_bar_is_papermills_own(study: Path, service: Service) -> None:
+    words = ["study.ipynb", "out.ipynb", "--engine", "perijove", "--progress-bar"]
+    done = subprocess.run(
+        [sys.executable, "-m", "papermill", *words],
+        env=service.env,
+        cwd=study.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Executing: 100%" in done.stderr
 
 
 def test_an_absent_service_is_told(study: Path) -> None:
