@@ -6,6 +6,7 @@ Everything is imported here and at once: autodoc imports twice what is new to it
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import re
 import tempfile
@@ -21,6 +22,7 @@ from typer.main import get_command
 
 from perijove.arguments import submit_parser
 from perijove.cli.app import app as command_line
+from perijove.workflow_cell import workflow_parser
 from perijove_hub.app import create_app
 from perijove_hub.identity import SingleUser
 from perijove_hub.settings import Settings
@@ -121,13 +123,14 @@ def launchers(_level: int = 2) -> str:
     return "| launcher | |\n|---|---|\n" + "\n".join(rows)
 
 
-def submit_options(_level: int = 2) -> str:
-    """The options of ``%%submit``."""
+def magic_options(parser: argparse.ArgumentParser) -> str:
+    """The options of a magic."""
     rows = []
-    for action in submit_parser()._actions:
+    for action in parser._actions:
         if "--help" not in action.option_strings:
             names = ", ".join(f"`{name}`" for name in action.option_strings)
-            value = action.metavar if action.nargs != 0 else ""
+            choices = "\\|".join(action.choices or ())
+            value = choices or action.metavar if action.nargs != 0 else ""
             text = " ".join(value) if isinstance(value, tuple) else value or ""
             rows.append(f"| {names} {text} | {_cell((action.help or '').replace('%%', '%'))} |")
     return "| | |\n|---|---|\n" + "\n".join(rows)
@@ -142,7 +145,8 @@ SECTIONS: dict[str, Callable[[int], str]] = {
     "routes": routes,
     "settings": settings,
     "launchers": launchers,
-    "submit-options": submit_options,
+    "submit-options": lambda _level: magic_options(submit_parser()),
+    "workflow-options": lambda _level: magic_options(workflow_parser()),
 }
 
 

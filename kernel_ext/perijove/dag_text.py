@@ -106,9 +106,11 @@ def _standing_text(run: Run, now: float) -> str:
 
 
 def state_text(box: Standing) -> str:
-    """``running``, or of many ``running, 3 failed``."""
+    """``running``, or of many ``running, 3 failed`` and ``killed, 3 of 4``."""
     bad = sum(box.states.get(state, 0) for state in _BAD)
-    return f"{box.state}, {bad:,} failed" if bad and box.total > bad else str(box.state)
+    if not bad or bad == box.total:
+        return str(box.state)
+    return f"{box.state}, {bad:,} of {box.total:,}" if box.state in _BAD else f"{box.state}, {bad:,} failed"
 
 
 def bar_text(box: Standing) -> str:
