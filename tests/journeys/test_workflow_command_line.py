@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from installation import Installation, installed
+from typer.testing import CliRunner
+
+from perijove import AsyncClient, InvalidSpecError
+from perijove.cli.app import app
+from perijove.connection import Connection
+from perijove.importing import frozen
+from perijove.model import Workflow, parse_workflow
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(300)]
 ROOT = Path(__file__).parents[2]
@@ -199,8 +211,57 @@ def test_bad_input_is_told_before_anything_runs(
     site: Installation, folder: Path, text: str, words: list[str], told: list[str]
 ) -> None:
     (folder / "flow.yaml").write_text(text)
-    out = perijove(site, folder, "run", "flow.yaml", *words, code=1)
-    assert all(word in out for word in told), out
+    env = {"PERIJOVE_URL": site.url, "PERIJOVE_TOKEN": site.token}
+    words = [word.replace("@none", f"@{folder}/none") for word in words]
+    done = CliRunner().invoke(app, ["run", str(folder / "flow.yaml"), *words], env=env)
+    assert done.exit_code == 1
+    assert all(word in done.output for word in told), done.output
+
+
+def test_what_a_workflow_names_is_sent_along_once_and_checked(site: Installation, folder: Path) -> None:
+    content = (folder / "more.txt").read_bytes()
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    with served(folder) as url:
+        step = {"command": ["x"], "inputs": {"a": "file:more.txt", "b": ["file:./more.txt", digest]}}
+        other = {"command": ["x"], "inputs": {"u": f"{url}/more.txt#sha256={digest[7:]}"}, "sealed": True}
+        tree = {"command": ["x"], "inputs": {"d": "dir:folder"}, "cwd": "/"}
+        document = asyncio.run(
+            frozen_by(site, parse_workflow({"steps": {"s": step, "o": other, "t": tree}}), folder)
+        )
+        wrong = {"command": ["x"], "inputs": {"u": f"{url}/more.txt#sha256={'0' * 64}", "n": f"{url}/none"}}
+        with pytest.raises(InvalidSpecError) as raised:
+            asyncio.run(frozen_by(site, parse_workflow({"steps": {"w": wrong, "s": step}}), folder))
+    steps = document["steps"]
+    assert steps["s"]["inputs"] == {"a": digest, "b": [digest, digest]}
+    assert steps["s"]["cwd"] == str(folder)
+    assert steps["o"]["inputs"] == {"u": digest}
+    assert "cwd" not in steps["o"]
+    assert steps["t"]["inputs"]["d"].startswith("sha256-tree:")
+    assert steps["t"]["cwd"] == "/"
+    assert {error.field for error in raised.value.errors} == {"steps.w.inputs.u", "steps.w.inputs.n"}
+
+
+async def frozen_by(site: Installation, workflow: Workflow, folder: Path) -> dict[str, Any]:
+    connection = Connection(site.url, site.token, launchers=("process",))
+    async with AsyncClient(connection=connection) as client:
+        return await frozen(client, workflow, folder)
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """A web server of the files in `folder`."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args, directory=str(folder))
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def test_the_example_of_the_documentation(site: Installation, tmp_path: Path) -> None:

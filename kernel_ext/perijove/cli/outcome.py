@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from perijove.cli import acting
-from perijove.cli.session import AsJson, note, print_json, print_table, talk
+from perijove.cli.session import AsJson, note, print_json, print_table, recent_runs, talk
 from perijove.cli.whole import exit_code_of_run, job_or_run, run_json
 from perijove.cli.workflows import CacheOption, Given, followed, print_explanation
 from perijove.client import AsyncClient
@@ -18,13 +18,26 @@ from perijove.model.errors import UserError
 from perijove.options import pairs
 from perijove.runs import AsyncRun
 
-RunId = Annotated[str, typer.Argument(metavar="ID", help="The run of a workflow, such as 12.")]
-JobOrRun = Annotated[str, typer.Argument(metavar="ID", help="A job or a run of a workflow, such as 12.")]
+RunId = Annotated[
+    str,
+    typer.Argument(metavar="ID", help="The run of a workflow, such as 12.", autocompletion=recent_runs),
+]
+JobOrRun = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID", help="A job or a run of a workflow, such as 12.", autocompletion=recent_runs
+    ),
+]
 
 
 def explain(
     run_id: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="The run, such as 12; your latest when not given.")
+        str | None,
+        typer.Argument(
+            metavar="[ID]",
+            help="The run, such as 12; your latest when not given.",
+            autocompletion=recent_runs,
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

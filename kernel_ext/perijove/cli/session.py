@@ -124,6 +124,15 @@ def _recent_ids() -> list[tuple[str, str]]:
     return _completions(asked)
 
 
+def recent_runs() -> list[tuple[str, str]]:
+    """Runs of workflows, likewise."""
+
+    async def asked(client: AsyncClient) -> list[tuple[str, str]]:
+        return [(str(run.id), f"{run.state} {run.name}") for run in await client.workflows(limit=30)]
+
+    return _completions(asked)
+
+
 def partitions() -> list[tuple[str, str]]:
     """Partitions that the user may name, for the shell's completion."""
 
