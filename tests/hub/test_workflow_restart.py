@@ -11,6 +11,7 @@ import pytest
 
 from perijove_hub.settings import Settings
 
+from .conftest import SimulatedNode, node, running
 from .working import Flows, WorkingNode, flowing
 
 LIST = {"command": ["make", json.dumps({"xs": [0, 1, 2]})], "outputs": {"xs": "record:xs"}}
@@ -34,6 +35,7 @@ class Site:
 async def site(settings: Settings) -> AsyncIterator[Site]:
     site = Site(settings)
     yield site
+    await site.stop()
 
 
 async def test_a_run_goes_on_where_it_was(site: Site) -> None:
@@ -130,3 +132,35 @@ async def test_a_key_of_a_submission_begins_one_run(site: Site) -> None:
         flows = await site.start()
     assert len(numbers) == 1
     assert site.node.ran == {"a": 1}
+
+
+async def test_steps_wait_for_nodes_that_are_not_back_yet(site: Site) -> None:
+    flows = await site.start()
+    number = await flows.begin({"a": {"command": ["wait"]}, "b": {"command": ["show"], "after": ["a"]}})
+    await flows.until(number, "a", "running")
+    await flows.service.settled()
+    await site.stop()
+    site.node.finish(site.node.by_title["a"])
+    alone = SimulatedNode(node("n2", launchers=[], cpus=1.0))
+    async with running(site.settings, [alone]) as service:  # without the node that has the launcher
+        flows = Flows(service, site.node)
+        await service.settled()
+        assert (await flows.run(number))["state"] == "running"
+    flows = await site.start()
+    assert (await flows.ended(number))["state"] == "succeeded"
+    assert site.node.ran == {"a": 1, "b": 1}
+
+
+async def test_a_fault_in_one_run_ends_that_run_only(site: Site) -> None:
+    flows = await site.start()
+    broken = await flows.begin({"a": {"command": ["wait"]}, "b": {"command": ["show"], "after": ["a"]}})
+    good = await flows.begin({"c": {"command": ["wait"]}})
+    await flows.until(broken, "a", "running")
+    await flows.until(good, "c", "running")
+    flows.service.runs.live[broken].ended.append(None)  # type: ignore[arg-type]
+    site.node.finish(site.node.by_title["a"])
+    run = await flows.ended(broken)
+    assert run["state"] == "failed"
+    assert "could not go on with this run" in run["reason"]["message"]
+    site.node.finish(site.node.by_title["c"])
+    assert (await flows.ended(good))["state"] == "succeeded"

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from perijove.model import Job, PerijoveError, Run, State, StepState
+from perijove.model import Job, PerijoveError, Run, State, StepState, UnavailableError
 from perijove_hub.jobs.controller import Controller
 from perijove_hub.jobs.events import Kill
 from perijove_hub.store.workflow_rows import ResultLine
@@ -65,8 +65,11 @@ class Advancing:
         live.ready.extend(drafts.later)
         if unread := unread | drafts.unread:
             await self._reading.contents(live, unread)
-        if drafts.some:
+        try:
             await self._launch(live, drafts.some)
+        except Exception:
+            self._put_back(live, drafts.some)
+            raise
         self._settle(live)
         if live.progress.finished and not live.ended:
             self._end(live)
@@ -202,7 +205,8 @@ class Advancing:
     # ---- what will not begin
 
     def _goes_on(self, live: Live) -> bool:
-        return not (live.replaying or live.progress.stopped or live.run.state is State.HELD)
+        stands = live.replaying or live.progress.stopped or live.run.state is State.HELD
+        return not stands and self._controller.joined.is_set()
 
     def _halt(self, live: Live) -> None:
         """Stop when that was asked for, or something failed and that is enough."""
@@ -257,6 +261,8 @@ class Advancing:
                 try:
                     code = await self._reading.code(live.step_of(one.unit))
                     key_of(self._controller, live, one, code)
+                except UnavailableError:
+                    raise
                 except PerijoveError as error:
                     one.wrong = str(error)
         good = [one for one in some if not one.wrong]
@@ -266,21 +272,31 @@ class Advancing:
                 specify(live, one)
         try:
             await put(self._reading.store, rest)
+        except UnavailableError:
+            raise
         except PerijoveError as error:
             for one in rest:
                 one.wrong = str(error)
         fit = [one for one in rest if not one.wrong]
-        if not self._goes_on(live):  # a wish came in between
-            for one in fit:
-                live.ready.append(one.unit)
-                self._release(live, one.unit)
-        else:
+        if self._goes_on(live):
             self._submit(live, fit)
-        for one in some:
-            if one.wrong:
-                one.unit.reason = refused(one.wrong)
-                self.ended(live, one.unit, StepState.FAILED)
+        else:  # a wish came in between
+            self._put_back(live, fit)
+        wrong = [one for one in some if one.wrong]
+        if wrong and live.nodes_until > self._controller.core.steady():
+            raise UnavailableError(f"not all nodes may be back: {wrong[0].wrong}")
+        for one in wrong:
+            one.unit.reason = refused(one.wrong)
+            self.ended(live, one.unit, StepState.FAILED)
         await asyncio.sleep(0)
+
+    def _put_back(self, live: Live, some: Sequence[Draft]) -> None:
+        """Those of them that neither run nor have ended, nor wait for an equal one, are ready again."""
+        for one in some:
+            unit = one.unit
+            if unit.state is StepState.WAITING and not self._results.follows(live, unit):
+                live.ready.append(unit)
+                self._release(live, unit)
 
     def _submit(self, live: Live, some: Sequence[Draft]) -> None:
         """Jobs and the rows that say whose they are, in one transaction: none is ever submitted twice."""

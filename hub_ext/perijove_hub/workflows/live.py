@@ -67,6 +67,8 @@ class Live:
         """Digests that were written in it and are the owner's."""
         self.replaying = True
         """What the database knows is being taken over; nothing is submitted."""
+        self.nodes_until = 0.0
+        """Until then, by the steady clock, nodes may still come back after a restart."""
         self.broken = False
         """It cannot go on, and is being ended."""
         self.bases: dict[int, dict[str, Any]] = {}

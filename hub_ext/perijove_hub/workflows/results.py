@@ -144,6 +144,11 @@ class Results:
         del self._flights[_flight(live, unit)]
         return flight[1]
 
+    def follows(self, live: Live, unit: Unit) -> bool:
+        """Whether it waits for an equal one."""
+        flight = self._flights.get(_flight(live, unit)) if unit.key is not None else None
+        return flight is not None and any(other is unit for _, other in flight[1])
+
     def leave(self, live: Live) -> list[Unit]:
         """The instances of this run that wait; they do no more."""
         found = []

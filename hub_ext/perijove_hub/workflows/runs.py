@@ -25,6 +25,7 @@ from perijove.model import (
 )
 from perijove_hub.jobs.controller import Controller
 from perijove_hub.jobs.events import Change, Event, Hold, Release
+from perijove_hub.store.database import TRANSIENT
 from perijove_hub.workflows.advancing import Advancing
 from perijove_hub.workflows.live import Live, step_run
 from perijove_hub.workflows.reading import Reading
@@ -36,6 +37,8 @@ from perijove_spawners.store import Store
 
 log = logging.getLogger(__name__)
 
+NODES_RETURN = 60.0
+"""Seconds after a restart in which a step that no node could run is not given up."""
 LOOK = 1.0
 """Seconds after which runs that wait for room in the queue are looked at again."""
 
@@ -68,6 +71,7 @@ class Runs:
             workflow = Workflow.model_validate_json(document or "")
             live = Live(run, workflow, {(line.step, line.item): line for line in lines})
             await self._recall(live)
+            live.nodes_until = self.controller.core.steady() + NODES_RETURN
             self.live[run.id] = live
             if run.state is State.HELD:
                 self.sharing.pool.hold(run.id)
@@ -98,7 +102,7 @@ class Runs:
     async def _turn(self, live: Live) -> bool:
         try:
             return await self._advancing.turn(live)
-        except UnavailableError as error:
+        except (UnavailableError, *TRANSIENT) as error:
             log.warning("run %d goes on later: %s", live.run.id, error)
             await asyncio.sleep(LOOK)
             return True

@@ -7,7 +7,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from perijove.model import InvalidSpecError, Job, JobSpec, Reason, ReasonCode, State, StepState
+from perijove.model import (
+    InvalidSpecError,
+    Job,
+    JobSpec,
+    Reason,
+    ReasonCode,
+    State,
+    StepState,
+    UnavailableError,
+)
 from perijove_hub.admission import admit
 from perijove_hub.api.desk import asker_of, site_of
 from perijove_hub.jobs.controller import Controller
@@ -160,7 +169,7 @@ def admitted(controller: Controller, live: Live, some: Sequence[Draft]) -> list[
             continue
         try:
             good = admit(one.spec, asker, identity, site, now=now, known={})
-        except InvalidSpecError as error:
+        except (InvalidSpecError, UnavailableError) as error:
             one.wrong = str(error)
             continue
         if errors := controller.board.standing.refusals(owner, [(good.spec, 1)], now):
