@@ -82,14 +82,17 @@ async def test_recover_lists_everything(stand: Stand) -> None:
         assert sorted(await launcher.recover()) == [running.attempt, ended.attempt]
 
 
+HELD = 'until [ -e "$PERIJOVE_JOB_DIR/go" ]; do sleep 0.05; done'
+
+
 async def test_an_agent_that_starts_anew_adopts_what_runs(stand: Stand) -> None:
     programs = stand.programs
-    launch = await stand.start(
-        programs.echo("before"), programs.sleep(0.6), programs.echo("after"), programs.exit(7)
-    )
+    held = HELD if "real" in stand.target.traits else programs.sleep(0.6)
+    launch = await stand.start(programs.echo("before"), held, programs.echo("after"), programs.exit(7))
     another = await stand.another()
     await another.start(launch)
     assert (await another.status([launch.attempt]))[launch.attempt].phase is Phase.RUNNING
+    (launch.directory / "job/go").touch()
     await stand.end_of(launch)
     assert (await another.status([launch.attempt]))[launch.attempt].exit_code == 7
     assert await another.logs(launch.attempt, "stdout", offset=7, limit=100) == b"after\n"
@@ -97,14 +100,17 @@ async def test_an_agent_that_starts_anew_adopts_what_runs(stand: Stand) -> None:
 
 @pytest.mark.needs("real")
 async def test_a_job_outlives_an_agent_that_is_killed(stand: Stand) -> None:
-    launch = stand.launch("echo before; sleep 2; echo after; exit 7", time_limit=60.0)
+    launch = stand.launch(f"echo before; {HELD}; echo after; exit 7", time_limit=60.0)
     stand.start_and_die(launch)
     another = await stand.another()
     assert launch.attempt in await another.recover()
     assert (await another.status([launch.attempt]))[launch.attempt].phase is Phase.RUNNING
     assert (await another.stats(launch.attempt)).pids >= 1
     await another.start(launch)
-    assert launch.attempt in await asyncio.wait_for(_next(another.watch()), 20)
+    seen = asyncio.ensure_future(_next(another.watch()))
+    await asyncio.sleep(0)  # from here on it is watched
+    (launch.directory / "job/go").touch()
+    assert launch.attempt in await asyncio.wait_for(seen, 20)
     assert (await stand.end_of(launch)).exit_code == 7
     assert await stand.log(launch, "stdout") == b"before\nafter\n"
 
