@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import sys
 import threading
+import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from perijove.sync_runs import Run
 
 INTERVAL = 0.5
-"""Seconds between two updates of what is shown, however much happens."""
+"""Seconds between two updates of what is shown at least, however much happens."""
 
 
 def attend(run: Run) -> None:
@@ -72,8 +73,12 @@ def _follow(run: Run, view: RunView) -> BaseException | None:
 
     future: Future[None] = asyncio.run_coroutine_threadsafe(watch(), LOOP.loop())
     try:
-        while not over.wait(INTERVAL):
+        pause = INTERVAL
+        while not over.wait(pause):
+            begun = time.monotonic()
             view.changed()
+            # The picture of a hundred thousand steps takes a while: most of the time is left to the kernel.
+            pause = max(INTERVAL, 5 * (time.monotonic() - begun))
         return future.exception()
     finally:
         future.cancel()
