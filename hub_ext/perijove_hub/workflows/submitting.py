@@ -88,6 +88,8 @@ def specify(live: Live, one: Draft) -> None:
     }
     if run.project is not None:
         more["project"] = run.project
+    if step.notebook is not None and run.cache != "use":  # nor what an earlier run had saved on its way
+        more["env"] = {"PERIJOVE_CHECKPOINTS": run.cache, **one.made.texts.get("env", step.env)}
     if run.labels:
         more["labels"] = {**run.labels, **step.labels}
     try:
