@@ -15,7 +15,7 @@ import nbformat
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.waiting import wait_until
+from waiting import wait_until
 
 from perijove.runner.checkpoint import Checkpoint, Checkpoints, UnsafeError, keys
 from perijove.runner.names import needed
@@ -414,7 +414,7 @@ def blob(store: Checkpoints, text: str) -> str:
 
 
 def test_a_checkpoint_comes_back_as_it_was(store: Checkpoints) -> None:
-    kept = Checkpoint(3, 1.5, blob(store, "s"), "/job", [{"outputs": []}], {}, "x", [])
+    kept = Checkpoint(3, 1.5, blob(store, "s"), "/job", [{"outputs": []}], ["lock"], {}, "x")
     store.keep("k", kept)
     assert store.find("k") == kept
     assert store.find("other") is None
