@@ -17,7 +17,7 @@ from bucket import KEY, SECRET, s3_server
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.kernel.conftest import Service
-from tests.support.waiting import wait_until
+from waiting import wait_until
 
 import perijove
 from perijove.handle import JobFailedError

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.support.workflows import json_values, workflows
+from random_workflows import json_values, workflows
 
 from perijove.documents import given_values, load, parse, to_json, to_yaml
 from perijove.model import InvalidSpecError, Workflow, parse_workflow

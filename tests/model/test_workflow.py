@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.support.workflows import json_values, workflows
+from random_workflows import json_values, workflows
 
 from perijove.model import InvalidSpecError, Parameter, Step, Workflow, parameter_values, parse_workflow
 from perijove.model.validation import MAX_VALUE
