@@ -11,6 +11,7 @@ shared isolation) with redun and a bare Dask graph, `commands` steps that are pr
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import subprocess
 import sys
@@ -79,7 +80,7 @@ if __name__ == "__main__":
     print(json.dumps(found[2:]))
 """
 SNAKEFILE = """
-N = int(config["n"])
+N = int(config["size"])
 rule all:
     input: "total"
 rule start:
@@ -186,7 +187,7 @@ class Peers:
         """Seconds of a first run and of one in which nothing is to be done."""
         with tempfile.TemporaryDirectory(prefix="perijove-bench-") as folder:
             (Path(folder) / "Snakefile").write_text(SNAKEFILE)
-            words = [str(self.bin / "snakemake"), "--cores", "2", "-q", "all", "--config", f"n={n}"]
+            words = [str(self.bin / "snakemake"), "--cores", "2", "-q", "all", "--config", f"size={n}"]
 
             def run() -> None:
                 subprocess.run(words, cwd=folder, check=True, capture_output=True)
@@ -247,6 +248,9 @@ def plan(_peers: Peers, _sizes: list[int]) -> None:
     steps["last"] = {"command": ["true"], "after": [f"s{c}.{length - 1}" for c in range(chains)]}
     text = json.dumps({"name": "million", "steps": steps})
     del steps
+    # As the service has it (perijove_hub.app.serve).
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
     begun = time.process_time()
     workflow = parse_workflow(text)
     read = time.process_time()
