@@ -83,9 +83,11 @@ def _append(path: Path, name: str, line: bytes) -> None:
         there = path.read_bytes() if path.exists() else b""
         # What a killed process left of a line is no line.
         there = there[: there.rfind(b"\n") + 1]
-        if len(there) + len(line) > LARGEST:
+        # Room is kept for why it may fail at last.
+        limit = LARGEST - 6 * SENTENCE - 100 if name else LARGEST
+        if len(there) + len(line) > limit:
             there = _last_of_each(there, name)
-        if name and len(there) + len(line) > LARGEST - SENTENCE - 100:
+        if len(there) + len(line) > limit:
             raise ValueError(
                 f"record({name!r}): all recorded values would be {(len(there) + len(line)) >> 10} KiB"
                 f" as JSON, and {LARGEST >> 10} KiB are the limit: write what is large to a file"
@@ -129,7 +131,10 @@ def _plain(value: Any, place: str, depth: int = _DEEPEST) -> Any:
         for key in value:
             if not isinstance(key, str):
                 raise TypeError(f"record: {place} has the key {key!r}; keys must be text")
-        return {_plain(key, f"a key of {place}"): _plain(each, f"{place}[{key!r}]", depth - 1) for key, each in value.items()}
+        return {
+            _plain(key, f"a key of {place}"): _plain(each, f"{place}[{key!r}]", depth - 1)
+            for key, each in value.items()
+        }
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
         return [_plain(each, f"{place}[{index}]", depth - 1) for index, each in enumerate(value)]
     return _converted(value, place, depth)
