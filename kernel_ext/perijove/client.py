@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from perijove.handle import AsyncJob
     from perijove.model import JobSpec
 
-Stream = Literal["stdout", "stderr", "display"]
+Stream = Literal["stdout", "stderr", "display", "engine"]
 Verb = Literal["kill", "hold", "release", "suspend", "resume", "reschedule", "archive"]
 CHUNK = 1 << 20
 """Bytes of a log asked for at once."""

@@ -18,6 +18,7 @@ import typer
 
 from perijove.model import OperatorError, parse_size
 from perijove_spawners import registry
+from perijove_spawners.calls import notes
 from perijove_spawners.launcher import Launcher, LauncherContext
 from perijove_spawners.node import gpus
 from perijove_spawners.node.agent import NodeAgent, NodeConfig
@@ -132,7 +133,8 @@ def make_launchers(
         directory = config.directory / "launchers" / name
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         own = {k.partition(".")[2]: v for k, v in options.items() if k.partition(".")[0] == name}
-        context = LauncherContext(f"{installation}-{config.name}", directory, own)
+        note = notes(config.directory / "attempts", name)
+        context = LauncherContext(f"{installation}-{config.name}", directory, own, note)
         made[name] = registry.create(name, context)
     return made
 

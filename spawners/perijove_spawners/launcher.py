@@ -14,11 +14,33 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from perijove.model import Account, Attempt, Capabilities, Endpoint, Gpu, Stats
 
 Stream = Literal["stdout", "stderr"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineCall:
+    """One call made of an engine for an attempt, for people who want to see what exactly was done."""
+
+    what: str
+    """``POST /v1.41/containers/create?name=...``, ``execve sh -c date``."""
+    body: Any = None
+    """What was sent, as JSON; environments only as :func:`~perijove_spawners.calls.shown` leaves them."""
+    at: float | None = None
+    """When it was made, in seconds since the epoch; None for the start of the attempt."""
+    answer: int | None = None
+    """HTTP status."""
+    milliseconds: float | None = None
+    """Until the answer came, or what stands for one."""
+    message: str = ""
+    """Why it failed, in the engine's words."""
+
+
+def _ignore(attempt: Attempt, call: EngineCall) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +53,8 @@ class LauncherContext:
     """A directory of the launcher's own on this node, kept between runs of the agent; mode 0700."""
     options: Mapping[str, str] = field(default_factory=dict)
     """From the node's configuration, for example ``{"url": "unix:///run/podman/podman.sock"}``."""
+    note: Callable[[Attempt, EngineCall], None] = _ignore
+    """Takes each call that a verb makes of the engine for an attempt; from any thread, and it never fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +234,12 @@ class Launcher(Protocol):
 
         Starting what exists adopts it: a second call does nothing, also when the first was cut short
         anywhere. Any other failure raises :class:`LaunchError` and leaves nothing behind.
+        """
+
+    def call(self, launch: Launch) -> EngineCall | None:
+        """The call that starts `launch`, if it follows from that alone; None where calls are noted as made.
+
+        Nothing is kept of such a call: it is asked for when somebody wants to see it.
         """
 
     async def status(self, attempts: Collection[Attempt]) -> dict[Attempt, Status]:

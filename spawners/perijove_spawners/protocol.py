@@ -22,8 +22,9 @@ REPORTS_TOPIC = "perijove-reports"
 HEARTBEAT = 5.0
 """Seconds between two announcements; a node silent for three of them is DOWN."""
 
-LogStream = Literal["stdout", "stderr", "display"]
-"""``display`` is the file ``display.jsonl`` that the job itself writes; see docs/architecture.md."""
+LogStream = Literal["stdout", "stderr", "display", "engine"]
+"""``display`` is the file ``display.jsonl`` that the job itself writes, ``engine`` the calls made of the
+engine for it (:mod:`perijove_spawners.calls`); see docs/architecture.md."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from waiting import becomes
 
 from perijove.model import Account, Attempt, Outcome
 from perijove_spawners import registry
+from perijove_spawners.calls import notes
 from perijove_spawners.launcher import LauncherContext
 from perijove_spawners.node.agent import NodeAgent, NodeConfig
 from perijove_spawners.protocol import Order
@@ -33,7 +34,8 @@ class RealNode:
     async def open(self) -> None:
         """An agent begins."""
         installation = f"t{zlib.crc32(bytes(self.directory)):08x}"
-        context = LauncherContext(installation, self.directory / "launcher", self._options)
+        note = notes(self.directory / "node" / "attempts", self._name)
+        context = LauncherContext(installation, self.directory / "launcher", self._options, note)
         self.launcher = registry.create(self._name, context)
         config = NodeConfig(
             name="n1", directory=self.directory / "node", cpus=4.0, memory=8 << 30, repeat=0.2, poll=0.5

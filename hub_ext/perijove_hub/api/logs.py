@@ -18,7 +18,7 @@ from perijove_hub.jobs.lifecycle import attempt_of
 from perijove_spawners.protocol import LogChunk
 
 router = APIRouter()
-Stream = Literal["stdout", "stderr", "display"]
+Stream = Literal["stdout", "stderr", "display", "engine"]
 
 CHUNK = 1 << 20
 """Bytes asked of a node at once."""

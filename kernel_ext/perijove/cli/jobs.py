@@ -18,7 +18,7 @@ from perijove.handle import AsyncJob
 from perijove.model.errors import NotFoundError
 from perijove.runs import AsyncRun
 
-Streams = Literal["stdout", "stderr", "display"]
+Streams = Literal["stdout", "stderr", "display", "engine"]
 
 
 def logs(

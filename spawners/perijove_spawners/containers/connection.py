@@ -7,13 +7,14 @@ import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, TypeVar
 
-import docker
 import requests
 import urllib3
 from docker.errors import APIError, DockerException
 
+from perijove_spawners.containers.noting import Note, NotingClient
 from perijove_spawners.launcher import EngineError, LaunchError
 
 T = TypeVar("T")
@@ -52,9 +53,10 @@ class Connection:
     :class:`FaultError` for 5xx, :class:`EngineError` when the engine does not answer.
     """
 
-    def __init__(self, engine: str, url: str) -> None:
+    def __init__(self, engine: str, url: str, note: Note) -> None:
         self.engine = engine
         self.url = url
+        self._note = note
         # the SDK has types for its high-level half only
         self._api: Any = None
         self._pool: ThreadPoolExecutor | None = None
@@ -74,8 +76,9 @@ class Connection:
         self._api = await self.quick(self._connect)
 
     def _connect(self) -> Any:
-        return docker.APIClient(
-            base_url=self.url, version="auto", timeout=TIMEOUT, max_pool_size=QUICK_THREADS + 16
+        pool = QUICK_THREADS + 16
+        return NotingClient(
+            self._note, base_url=self.url, version="auto", timeout=TIMEOUT, max_pool_size=pool
         )
 
     def close(self) -> None:
@@ -92,7 +95,7 @@ class Connection:
         if self._pool is None:
             raise EngineError(f"{self.engine} at {self.url} is not connected")
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, copy_context().run, call)
         except Exception as error:
             raise self.translate(error) from error
 
@@ -138,6 +141,7 @@ async def in_thread(call: Callable[[], T], name: str) -> T:
     """The result of `call`, run in a thread of its own that does not keep the process from exiting."""
     loop = asyncio.get_running_loop()
     result: asyncio.Future[T] = loop.create_future()
+    context = copy_context()
 
     def settle(value: T | None, error: Exception | None) -> None:
         if result.done():
@@ -149,7 +153,7 @@ async def in_thread(call: Callable[[], T], name: str) -> T:
 
     def run() -> None:
         try:
-            outcome: tuple[T | None, Exception | None] = call(), None
+            outcome: tuple[T | None, Exception | None] = context.run(call), None
         except Exception as error:
             outcome = None, error
         tell(loop, settle, *outcome)

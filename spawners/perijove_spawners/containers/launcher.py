@@ -28,11 +28,13 @@ from perijove_spawners.containers.identity import Identities
 from perijove_spawners.containers.images import Image, Images
 from perijove_spawners.containers.inventory import Inventory
 from perijove_spawners.containers.networks import OwnerNetworks
+from perijove_spawners.containers.noting import noted
 from perijove_spawners.containers.program import SHELL, needs_shell
 from perijove_spawners.containers.reading import age_of, endpoint_of, phase_of, stats_of
 from perijove_spawners.containers.survey import Known, Survey
 from perijove_spawners.launcher import (
     Archive,
+    EngineCall,
     EngineError,
     ImageMissingError,
     Launch,
@@ -76,7 +78,7 @@ class EngineLauncher:
     def __init__(self, context: LauncherContext) -> None:
         self._installation = context.installation
         self._options = EngineOptions.parse(context.options, url=self.default_url())
-        self._connection = Connection(self.name, self._options.url)
+        self._connection = Connection(self.name, self._options.url, context.note)
         self._containers = Inventory(self._connection, self._installation)
         self._networks = OwnerNetworks(self._connection, self._installation)
         self._images = Images(self._connection, self._options)
@@ -143,6 +145,7 @@ class EngineLauncher:
 
     # -- one attempt, from start to end
 
+    @noted
     async def prepare(self, launch: Launch, say: Callable[[str], None]) -> None:
         """Have the image on the engine."""
         if launch.image:
@@ -152,6 +155,7 @@ class EngineLauncher:
         """Have the image of an archive on the engine."""
         return await self._images.load(archive, self._archives, say)
 
+    @noted
     async def start(self, launch: Launch) -> None:
         """Create and start the container, or go on with the one that has its name."""
         name = self._containers.name(launch.attempt)
@@ -167,6 +171,10 @@ class EngineLauncher:
             await self._run(launch.attempt, name)
             self._doubtful.discard(launch.attempt)
             self._survey.note_start(launch.attempt)
+
+    def call(self, launch: Launch) -> EngineCall | None:
+        """None: calls are noted as they are made."""
+        return None
 
     async def _create(self, launch: Launch, name: str) -> None:
         check_paths(launch)
@@ -255,6 +263,7 @@ class EngineLauncher:
                 raise LaunchError(str(error)) from error
             raise
 
+    @noted
     async def stop(self, attempt: Attempt, *, grace: float) -> None:
         """The engine's own stop; a frozen container is thawed first, or no signal would reach it."""
         # a start under way comes first, or it would be missed
@@ -271,6 +280,7 @@ class EngineLauncher:
                 lambda: self._connection.api.stop(self._containers.name(attempt), timeout=seconds)
             )
 
+    @noted
     async def signal(self, attempt: Attempt, number: int) -> None:
         """To the container's init, which passes it on: Docker's to the job's group, Podman's to its child."""
         try:
@@ -287,16 +297,19 @@ class EngineLauncher:
         """Engines keep no time limits; the agent does."""
         raise UnsupportedError(f"{self.name} keeps no time limits")
 
+    @noted
     async def suspend(self, attempt: Attempt) -> None:
         """Freeze it."""
         with _unless("already paused"):
             await self._connection.quick(lambda: self._connection.api.pause(self._containers.name(attempt)))
 
+    @noted
     async def resume(self, attempt: Attempt) -> None:
         """Thaw it."""
         with _unless("not paused"):
             await self._connection.quick(lambda: self._connection.api.unpause(self._containers.name(attempt)))
 
+    @noted
     async def remove(self, attempt: Attempt) -> None:
         """Remove the container, once its log lies complete in the attempt's directory."""
         async with self._lock(attempt):
@@ -329,6 +342,7 @@ class EngineLauncher:
         info = await self._containers.find(attempt)
         return endpoint_of(info) if info else Endpoint()
 
+    @noted
     async def exec(self, attempt: Attempt, command: Sequence[str]) -> tuple[int, bytes]:
         """Run `command` in the container."""
         api = self._connection.api

@@ -14,6 +14,7 @@ from pathlib import Path
 from perijove.model import Attempt, Capabilities, Endpoint, Stats
 from perijove_spawners.launcher import (
     Archive,
+    EngineCall,
     ImageMissingError,
     Launch,
     LauncherContext,
@@ -71,6 +72,9 @@ class MemoryLauncher:
 
     async def load(self, archive: Archive, say: Callable[[str], None]) -> str:
         raise UnsupportedError(f"there are no images here (given: {archive.digest})")
+
+    def call(self, launch: Launch) -> EngineCall | None:
+        return None
 
     async def start(self, launch: Launch) -> None:
         if launch.attempt in self.engine.runs:

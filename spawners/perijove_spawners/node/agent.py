@@ -75,7 +75,7 @@ class NodeAgent:
         """Attempts that have not ended, and what ended under this agent until it was cleaned up."""
         self._ended: dict[Attempt, Outcome] = {}
         """Those ended that the service has not told to forget."""
-        self._reader = LogReader(self._attempts, self._lives)
+        self._reader = LogReader(config.name, self._attempts, self._lives, self._engines)
         self.compute = Pools(self._attempts, self._lives, store).compute
         self._purged: OrderedDict[Attempt, None] = OrderedDict()
         self._recovered: dict[str, list[Record]] = {name: [] for name in launchers}

@@ -8,6 +8,7 @@ from perijove_spawners.launcher import Stream
 from perijove_spawners.node.attempts import Folder
 from perijove_spawners.node.engine import Engine, persist
 from perijove_spawners.node.jobfiles import READ_LIMIT
+from perijove_spawners.protocol import LogStream
 
 STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
 
@@ -34,7 +35,7 @@ async def _piece(engine: Engine, folder: Folder, stream: Stream, offset: int) ->
     )
 
 
-def read_kept(folder: Folder, stream: Stream, offset: int, limit: int) -> bytes:
+def read_kept(folder: Folder, stream: LogStream, offset: int, limit: int) -> bytes:
     """At most `limit` bytes of a log in the attempt's own folder."""
     try:
         with (folder.path / stream).open("rb", buffering=0) as file:

@@ -92,7 +92,8 @@ class Launching:
         else:
             stage(self.folder, order, self.store, containers=containers)
         found = await self._find_mounts()
-        return self._make_launch((*found, *mounts_of(self.folder, order)) if containers else found)
+        found = (*found, *mounts_of(self.folder, order)) if containers else found
+        return launch_of(order, self.folder, self.node, containers=containers, mounts=found)
 
     async def _stage(self, containers: bool) -> None:
         """Again for a while when the store cannot be reached."""
@@ -127,37 +128,6 @@ class Launching:
         if self.order.make_home:
             mounts.make_home(self.order.account, self.order.mounts)
         return mounts.resolve(self.order.mounts, self.node, self.folder)
-
-    def _make_launch(self, found: tuple[Mount, ...]) -> Launch:
-        order, containers = self.order, self.engine.launcher.capabilities.containers
-        directory = environment.job_directory(containers, str(self.folder / JOB))
-        return Launch(
-            attempt=order.attempt,
-            owner=order.owner,
-            command=environment.command(order, directory),
-            account=order.account,
-            directory=self.folder,
-            env=environment.environment(order, node=self.node, containers=containers, directory=directory),
-            cwd=environment.cwd(order, containers, directory),
-            image=order.image,
-            mounts=found,
-            cpu=order.cpu,
-            memory=order.memory,
-            shm_size=order.shm_size,
-            gpus=order.gpus,
-            devices=order.devices,
-            network=order.network,
-            ports=order.ports,
-            time_limit=order.time_limit,
-            grace=order.grace,
-            stdout=order.stdout,
-            stderr=order.stderr,
-            stdin=environment.input_path(order.stdin, containers, directory) if order.stdin else None,
-            descriptors=environment.descriptors(order, directory),
-            entrypoint=order.entrypoint,
-            sealed=order.sealed,
-            labels=order.labels,
-        )
 
     async def _fetch(self, launch: Launch) -> Launch:
         """Have what it needs on the engine; the launch with the name that its image has there."""
@@ -236,3 +206,37 @@ class Launching:
             # It has ended already, or is about to be stopped.
             log.warning("%s: no endpoint: %s", attempt, error)
             return None
+
+
+def launch_of(
+    order: Order, folder: Path, node: str, *, containers: bool, mounts: tuple[Mount, ...] = ()
+) -> Launch:
+    """The launch that `order`, with the paths of its inputs, comes to in `folder`."""
+    directory = environment.job_directory(containers, str(folder / JOB))
+    return Launch(
+        attempt=order.attempt,
+        owner=order.owner,
+        command=environment.command(order, directory),
+        account=order.account,
+        directory=folder,
+        env=environment.environment(order, node=node, containers=containers, directory=directory),
+        cwd=environment.cwd(order, containers, directory),
+        image=order.image,
+        mounts=mounts,
+        cpu=order.cpu,
+        memory=order.memory,
+        shm_size=order.shm_size,
+        gpus=order.gpus,
+        devices=order.devices,
+        network=order.network,
+        ports=order.ports,
+        time_limit=order.time_limit,
+        grace=order.grace,
+        stdout=order.stdout,
+        stderr=order.stderr,
+        stdin=environment.input_path(order.stdin, containers, directory) if order.stdin else None,
+        descriptors=environment.descriptors(order, directory),
+        entrypoint=order.entrypoint,
+        sealed=order.sealed,
+        labels=order.labels,
+    )

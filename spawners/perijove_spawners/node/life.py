@@ -12,11 +12,11 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from perijove.model import Attempt, Outcome, ReasonCode, format_duration
 from perijove_spawners.failpoints import reach
-from perijove_spawners.launcher import LaunchError, Phase, Status
+from perijove_spawners.launcher import LaunchError, Phase, Status, Stream
 from perijove_spawners.node.attempts import Folder, Record, Started, Stop, Times
 from perijove_spawners.node.deadlines import Deadlines
 from perijove_spawners.node.engine import Engine, persist
@@ -26,7 +26,7 @@ from perijove_spawners.node.launching import Launching, StoppedError
 from perijove_spawners.node.outcomes import Ending, outcome_of, with_taken
 from perijove_spawners.node.outputs import PATIENCE, Taking, TakingStoppedError
 from perijove_spawners.node.progress import ProgressReader
-from perijove_spawners.protocol import LogStream, Order, Report, ReportKind
+from perijove_spawners.protocol import Order, Report, ReportKind
 from perijove_spawners.store import Store
 
 log = logging.getLogger(__name__)
@@ -229,7 +229,7 @@ class Life:
         await self.engine.launcher.resume(self.attempt)
         self._phase_seen(Phase.RUNNING)
 
-    async def read_log(self, stream: LogStream, offset: int, limit: int) -> bytes:
+    async def read_log(self, stream: Stream | Literal["display"], offset: int, limit: int) -> bytes:
         """At most `limit` bytes of a log from `offset`."""
         if stream == "display":
             return read_display(self.folder.path, self.order.account, offset, limit)

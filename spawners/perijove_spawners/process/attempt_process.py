@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import json
 import os
+import shlex
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from perijove.model import Stats
+from perijove_spawners.calls import shown
 from perijove_spawners.cgroups import Cgroup, from_record
-from perijove_spawners.launcher import Launch
+from perijove_spawners.launcher import EngineCall, Launch
 from perijove_spawners.process import processes
 from perijove_spawners.process.attempt_journal import Record
 from perijove_spawners.process.processes import Identity, Process
@@ -23,6 +25,8 @@ EXEC_OUTPUT = 1 << 20
 TIMED_OUT = 124
 """The exit code of a command that was stopped after EXEC_TIMEOUT, as of timeout(1)."""
 KILL_TIMEOUT = 5.0
+WORDS = 200
+"""Characters of a command in the line about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,23 @@ def launch_record(launch: Launch) -> Record:
         "stdin": launch.stdin,
         "descriptors": dict(launch.descriptors),
     }
+
+
+def launch_call(launch: Launch, group: Record | None) -> EngineCall:
+    """What a supervisor does at last to start it; `group` is the record of its cgroup."""
+    account = launch.account
+    words = shlex.join(launch.command)
+    body = {
+        "argv": launch.command,
+        "cwd": launch.cwd,
+        "user": f"{account.uid}:{account.gid}",
+        "groups": account.groups,
+        "limits": {"cpu": launch.cpu, "memory": launch.memory, "time": launch.time_limit},
+        "network": launch.network or "host",
+        "cgroup": group and (group.get("directory") or group.get("directories")),
+        "env": shown(launch.env),
+    }
+    return EngineCall(f"execve {words if len(words) <= WORDS else words[: WORDS - 3] + '...'}", body)
 
 
 async def run_beside(running: Running, launch: Record, command: Sequence[str]) -> tuple[int, bytes]:

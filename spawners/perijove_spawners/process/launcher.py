@@ -29,6 +29,7 @@ from perijove.model import Attempt, Capabilities, Endpoint, Stats
 from perijove_spawners.cgroups import Layout
 from perijove_spawners.launcher import (
     Archive,
+    EngineCall,
     EngineError,
     Launch,
     LauncherContext,
@@ -153,6 +154,10 @@ class ProcessLauncher:
                 if not error.transient:
                     self._remove(attempt)
                 raise
+
+    def call(self, launch: Launch) -> EngineCall | None:
+        group = self._layout.cgroup(str(launch.attempt)).record() if self._layout else None
+        return attempt_process.launch_call(launch, group)
 
     async def _begin(self, attempt: Attempt, journal: AttemptJournal, entries: Entries | None) -> None:
         """Until `attempt` runs or has ended; `entries` are those of its journal, None of one just made."""

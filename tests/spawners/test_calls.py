@@ -1,0 +1,158 @@
+"""The engine calls of attempts: as they were made, without secrets, on real engines."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.spawners.real_node import RealNode
+from waiting import becomes
+
+from perijove.model import Account, Attempt, ReasonCode
+from perijove_spawners.calls import BODY_LIMIT, HIDDEN, LIMIT, line, notes, shown
+from perijove_spawners.launcher import EngineCall
+from perijove_spawners.protocol import Order
+
+ALICE = Account("alice", 4242, 4242, "/home/alice")
+ENV = {"TOKEN": "s3cret", "PERIJOVE_TOKEN": "s3cret", "PERIJOVE_PARAMETERS": '{"key": "s3cret"}'}
+
+
+@pytest.fixture
+async def processes(tmp_path: Path) -> AsyncIterator[RealNode]:
+    node = RealNode(tmp_path, "process", Account("me", os.getuid(), os.getgid(), str(tmp_path)))
+    await node.open()
+    yield node
+    await node.close()
+
+
+@pytest.fixture(params=["docker", "podman"])
+async def containers(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RealNode]:
+    url = request.getfixturevalue(f"{request.param}_url")
+    node = RealNode(tmp_path, request.param, ALICE, url=url)
+    await node.open()
+    yield node
+    await node.close()
+
+
+async def log_of(node: RealNode, order: Order) -> bytes:
+    """The whole stream, in small pieces."""
+    data = b""
+    while True:
+        chunk = await node.agent.logs(order.attempt, "engine", len(data), 700)
+        assert chunk
+        data += chunk.data
+        if not chunk.data:
+            assert chunk.end
+            return data
+
+
+async def calls_of(node: RealNode, order: Order) -> list[dict[str, Any]]:
+    return [json.loads(each) for each in (await log_of(node, order)).splitlines()]
+
+
+async def test_a_process_is_told_by_its_order(processes: RealNode) -> None:
+    order = processes.order("sh", "-c", "echo hi", env=ENV, cpu=0.5, time_limit=60.0, cwd="/")
+    await processes.agent.start([order])
+    [call] = await calls_of(processes, order)
+    assert call["engine"] == "process"
+    assert call["what"] == "execve sh -c 'echo hi'"
+    body = call["body"]
+    assert body["argv"] == ["sh", "-c", "echo hi"]
+    assert (body["cwd"], body["user"]) == ("/", f"{os.getuid()}:{os.getgid()}")
+    assert body["limits"] == {"cpu": 0.5, "memory": 256 << 20, "time": 60.0}
+    assert body["env"]["PERIJOVE_JOB_ID"] == "1"
+    assert body["env"]["TOKEN"] == body["env"]["PERIJOVE_TOKEN"] == HIDDEN
+    folder = processes.directory / "node" / "attempts" / "1.1"
+    assert not (folder / "engine").exists(), "nothing is written for a process"
+
+
+async def test_a_process_is_told_the_same_once_all_but_its_folder_is_gone(processes: RealNode) -> None:
+    order = processes.order("true")
+    await processes.agent.start([order])
+    before = await log_of(processes, order)
+    await processes.agent.forget([order.attempt])
+
+    async def gone() -> bool:
+        return not await processes.launcher.recover()
+
+    await becomes(gone, "the launcher has forgotten it")
+    assert await log_of(processes, order) == before != b""
+
+
+async def test_a_job_that_never_ran_made_no_call(processes: RealNode) -> None:
+    order = processes.order("true", cwd="/not/there")
+    await processes.agent.start([order])
+    assert (await processes.outcome(order)).reason is ReasonCode.LAUNCH_FAILED
+    assert await log_of(processes, order) == b""
+
+
+@pytest.mark.engine
+async def test_requests_are_noted_as_they_were_sent(containers: RealNode, test_image: str) -> None:
+    order = containers.order("sh", "-c", "echo hi", image=test_image, env=ENV)
+    await containers.agent.start([order])
+    assert (await containers.outcome(order)).exit_code == 0
+    calls = await calls_of(containers, order)
+    [create] = [call for call in calls if "/containers/create?name=perijove-" in call["what"]]
+    [start] = [call for call in calls if call["what"].endswith("-1.1/start")]
+    assert create["what"].startswith("POST /v1.")
+    assert (create["answer"], start["answer"]) == (201, 204)
+    assert 0 < create["ms"] < 1000 * (start["at"] - create["at"] + 0.01)
+    body = create["body"]
+    assert body["Entrypoint"] == ["sh", "-c", "echo hi"]
+    assert (body["User"], body["HostConfig"]["Memory"]) == ("4242:4242", 256 << 20)
+    assert "PERIJOVE_JOB_ID=1" in body["Env"]
+    assert f"TOKEN={HIDDEN}" in body["Env"]
+    assert b"s3cret" not in await log_of(containers, order)
+    mode = (containers.directory / "node" / "attempts" / "1.1" / "engine").stat().st_mode
+    assert stat.S_IMODE(mode) == 0o600
+
+
+@pytest.mark.engine
+async def test_a_refusal_is_noted_in_the_engines_words(containers: RealNode, test_image: str) -> None:
+    order = containers.order("true", image=test_image, cwd="relative")
+    await containers.agent.start([order])
+    outcome = await containers.outcome(order)
+    refused = [call for call in await calls_of(containers, order) if (call["answer"] or 0) >= 400]
+    assert any(call["message"] for call in refused), (outcome, refused)
+
+
+@pytest.mark.engine
+async def test_calls_of_two_jobs_do_not_mix(containers: RealNode, test_image: str) -> None:
+    orders = [containers.order("true", image=test_image) for _ in range(2)]
+    await containers.agent.start(orders)
+    for order in orders:
+        named = [c["what"] for c in await calls_of(containers, order) if "/containers/" in c["what"]]
+        assert named
+        assert all(f"-{order.attempt}" in what for what in named)
+
+
+def test_only_what_the_node_sets_itself_is_shown() -> None:
+    env = {"PERIJOVE_NODE": "n1", "PERIJOVE_TASK_ID": "3", "PERIJOVE_API_TOKEN": "x", "HOME": "/home/x"}
+    assert shown(env) == {
+        "PERIJOVE_NODE": "n1",
+        "PERIJOVE_TASK_ID": "3",
+        "PERIJOVE_API_TOKEN": HIDDEN,
+        "HOME": HIDDEN,
+    }
+
+
+def test_the_file_is_bounded_and_no_link_is_followed(tmp_path: Path) -> None:
+    note, attempt = notes(tmp_path, "docker"), Attempt(1, 1)
+    note(attempt, EngineCall("POST /x"))  # its folder is gone
+    folder = tmp_path / "1.1"
+    folder.mkdir()
+    for _ in range(40):
+        note(attempt, EngineCall("POST /x", "y" * (BODY_LIMIT - 100)))
+    assert LIMIT <= (folder / "engine").stat().st_size < LIMIT + BODY_LIMIT
+    (folder / "engine").unlink()
+    (folder / "engine").symlink_to(tmp_path / "elsewhere")
+    note(attempt, EngineCall("POST /x"))
+    assert not (tmp_path / "elsewhere").exists()
+    large = json.loads(line("docker", EngineCall("POST /x", "y" * (BODY_LIMIT + 1))))
+    assert "body" not in large
+    assert large["left_out"] == BODY_LIMIT + 3
