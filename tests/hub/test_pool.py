@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -245,8 +245,7 @@ async def test_a_killed_warm_job_loses_the_call_it_was_making_and_no_other(bench
     async with bench.serving(*calls):
         await until(lambda: Path(marks[7]).exists(), "the eighth call", SECONDS)
         [job] = {job for _, job in bench.notes.sent_to.values()} & _jobs_at(bench, 7)
-        for pid in _pids_of(bench.folder / f"node/attempts/{job}.1/job"):
-            os.kill(pid, signal.SIGKILL)
+        _kill_all(_pids_of(bench.folder / f"node/attempts/{job}.1/job"))
         done = await bench.notes.until(*labels(calls))
     assert [one.call.label for one in done if one.outcome.reason] == ["note[7]"]
     assert done[7].outcome.state is State.LOST
@@ -261,8 +260,7 @@ async def test_a_lost_call_is_made_again_when_that_was_asked_for(bench: Bench) -
     async with bench.serving(*calls):
         await until(lambda: Path(mark).exists(), "the call", SECONDS)
         [job] = bench.warm_jobs()
-        for pid in _pids_of(bench.folder / f"node/attempts/{job}.1/job"):
-            os.kill(pid, signal.SIGKILL)
+        _kill_all(_pids_of(bench.folder / f"node/attempts/{job}.1/job"))
         await until(lambda: Path(mark).read_text() == "xx", "the second try", SECONDS)
         let_go(mark)
         [done] = await bench.notes.until("note[0]")
@@ -290,8 +288,7 @@ async def test_a_service_that_comes_after_its_warm_job_ended_knows_what_that_did
     async with bench.serving(*calls):
         await until(lambda: Path(marks[5]).exists(), "the gate", SECONDS)
     for job in bench.warm_jobs():
-        for pid in _pids_of(bench.folder / f"node/attempts/{job}.1/job"):
-            os.kill(pid, signal.SIGKILL)
+        _kill_all(_pids_of(bench.folder / f"node/attempts/{job}.1/job"))
     rest = [call for call in calls if call.label not in bench.notes.sent_to]
     async with bench.serving(*rest):
         done = await bench.notes.until(*labels(calls))
@@ -428,3 +425,10 @@ def _pids_of(directory: Path) -> list[int]:
             continue
     assert found
     return found
+
+
+def _kill_all(pids: Sequence[int]) -> None:
+    """-9 to each that is still there: one may end because another did."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

@@ -121,7 +121,8 @@ def test_a_killed_warm_job_loses_what_it_was_at_and_that_alone(site: Installatio
     run = start(site, folder)
     wait_until((folder / "50").exists, "a call that waits", 60)
     for pid in _pools(site.state):
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # one may end because another did
+            os.kill(pid, signal.SIGKILL)
     (folder / "gate").touch()
     found = ended(site, run)
     assert found["state"] == "failed"
