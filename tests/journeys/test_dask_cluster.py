@@ -36,19 +36,19 @@ time.sleep(600)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """`url` and `token` of an installation with plain processes."""
     state = tmp_path_factory.mktemp("dask")
     with installed(state, "--no-hub", "--launcher", "process", "--port", "0") as here:
         yield {"url": here.endpoint["url"], "token": here.token}
 
 
-def live(place: dict[str, str]) -> list[str]:
+def live(place: dict[str, Any]) -> list[str]:
     """Names of the jobs that have not ended."""
     return [job.name for job in Service(**place).jobs() if not job.state.ended]
 
 
-def test_it_computes_grows_shrinks_and_leaves_no_job(place: dict[str, str]) -> None:
+def test_it_computes_grows_shrinks_and_leaves_no_job(place: dict[str, Any]) -> None:
     with DaskCluster(workers=1, **SMALL, **place) as cluster, cluster.get_client() as client:
         assert cluster.scheduler.address.startswith("tls://")
         assert client.submit(pow, 2, 10).result(timeout=120) == 1024
@@ -64,7 +64,7 @@ def test_it_computes_grows_shrinks_and_leaves_no_job(place: dict[str, str]) -> N
     wait_until(lambda: live(place) == [], "the end of all jobs", 60)
 
 
-async def test_it_may_be_awaited(place: dict[str, str]) -> None:
+async def test_it_may_be_awaited(place: dict[str, Any]) -> None:
     async with (
         DaskCluster(workers=1, asynchronous=True, **SMALL, **place) as cluster,
         Client(cluster, asynchronous=True) as client,
@@ -72,7 +72,7 @@ async def test_it_may_be_awaited(place: dict[str, str]) -> None:
         assert await client.submit(sum, [1, 2, 3]) == 6
 
 
-def test_who_has_no_key_gets_no_answer(place: dict[str, str]) -> None:
+def test_who_has_no_key_gets_no_answer(place: dict[str, Any]) -> None:
     with DaskCluster(**SMALL, **place) as cluster:
         address = cluster.scheduler.address
         for stranger in (address, address.replace("tls://", "tcp://")):
@@ -80,7 +80,7 @@ def test_who_has_no_key_gets_no_answer(place: dict[str, str]) -> None:
                 Client(stranger, timeout=3)
 
 
-def test_it_ends_when_its_owner_is_killed(place: dict[str, str]) -> None:
+def test_it_ends_when_its_owner_is_killed(place: dict[str, Any]) -> None:
     owner = subprocess.Popen(
         [sys.executable, "-c", ABANDONED, place["url"], place["token"]], stdout=subprocess.PIPE, text=True
     )
@@ -92,12 +92,12 @@ def test_it_ends_when_its_owner_is_killed(place: dict[str, str]) -> None:
     wait_until(lambda: live(place) == [], "the end of all jobs", 120)
 
 
-def test_it_ends_when_it_is_idle(place: dict[str, str]) -> None:
+def test_it_ends_when_it_is_idle(place: dict[str, Any]) -> None:
     with DaskCluster(idle="2s", **SMALL, **place):
         wait_until(lambda: live(place) == [], "the end of all jobs", 120)
 
 
-def test_its_dashboard_is_for_its_owner(place: dict[str, str], tmp_path: Path) -> None:
+def test_its_dashboard_is_for_its_owner(place: dict[str, Any], tmp_path: Path) -> None:
     with DaskCluster(**SMALL, **place) as cluster:
         link = cluster.dashboard_link
         assert httpx.get(link).status_code == 401
@@ -116,7 +116,7 @@ def test_its_dashboard_is_for_its_owner(place: dict[str, str], tmp_path: Path) -
                 connect(socket, additional_headers=headers, origin=Origin(origin))
 
 
-def test_bad_wishes_are_refused(place: dict[str, str]) -> None:
+def test_bad_wishes_are_refused(place: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="workers: must be 0 or more"):
         DaskCluster(workers=-1, **place)
     with pytest.raises(RuntimeError, match="image"):
