@@ -1,6 +1,6 @@
 """Workflows of 1 -> N -> 1 steps that do nothing, beside Snakemake, redun and a bare Dask graph, in one run.
 
-python tests/bench/workflows.py [wide] [commands] [plan] [verify] [--peers FOLDER] [-n 200,1000,10000]
+python tests/bench/graphs.py [wide] [commands] [plan] [verify] [--peers FOLDER] [-n 200,1000,10000]
 
 The peers live in a virtual environment of their own, FOLDER, which is made when it is missing. Each figure is
 the time from asking for the run to its end, with all servers up and warm: `wide` compares function steps (in
