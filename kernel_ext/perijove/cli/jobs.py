@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import typer
 
+from perijove.cli.output import (
+    Labelled,
+    Place,
+    Verbose,
+    copy,
+    follow_calls,
+    print_calls,
+    to_stderr,
+    to_stdout,
+)
 from perijove.cli.session import AsJson, JobIds, note, print_json, talk
-from perijove.cli.submit import copy, exit_code
-from perijove.cli.whole import exit_code_of_run, job_or_run, print_step_logs, run_json
+from perijove.cli.submit import exit_code
+from perijove.cli.whole import exit_code_of_run, follow_steps, job_or_run, print_step_logs, run_json
 from perijove.client import AsyncClient
 from perijove.handle import AsyncJob
 from perijove.model.errors import NotFoundError
@@ -30,56 +40,81 @@ def logs(
     step: Annotated[
         str | None, typer.Option(help="Of a workflow's run: only this step, such as fit[3].")
     ] = None,
+    verbose: Verbose = 0,
     as_json: AsJson = False,
 ) -> None:
     """Print what a job has written: its stdout to stdout, its stderr to stderr.
 
-    Of an array what its members wrote, of a workflow's run what its steps did, one after the other. With
-    --json each piece is a line of its own: {"job", "stream", "text"}.
+    Of an array what its members wrote, of a workflow's run what its steps did, one after the other; with
+    --follow all steps at once, each line behind its step's label. With -v the calls made of the engine come
+    first, on stderr. With --json each piece is a line of its own: {"job", "stream", "text"}.
 
     perijove logs -f 12
 
     perijove logs 12 --stream stderr
 
     perijove logs 12 --step train[3]
+
+    perijove logs 12 -vv
     """
-    streams: list[Streams] = [stream] if stream else ["stdout", "stderr"]
+    log = _Log([stream] if stream else ["stdout", "stderr"], follow, verbose, as_json)
 
     async def copying(client: AsyncClient) -> None:
         await job_or_run(job_id, lambda _: of_job(client), lambda _: of_run(client))
 
+    async def of_job(client: AsyncClient) -> None:
+        await log.copy(await client.job(job_id))
+
     async def of_run(client: AsyncClient) -> None:
         run = await (await client.workflow(job_id)).refresh()
-        await print_step_logs(run, step, members)
+        await (follow_steps if follow else print_step_logs)(run, step, log.copy)
 
-    async def of_job(client: AsyncClient) -> None:
-        await members(await client.job(job_id))
+    talk(copying)
 
-    async def members(whole: AsyncJob) -> None:
+
+@dataclass
+class _Log:
+    """What is to be shown of each job."""
+
+    streams: list[Streams]
+    follow: bool
+    verbose: int
+    as_json: bool
+
+    async def copy(self, whole: AsyncJob, place: Place | None = None) -> None:
+        """Show `whole`, or its members one after the other; in `place` among other jobs."""
         if whole.document.get("archived"):
             raise NotFoundError(f"job {whole.label} is archived: what it wrote has been removed")
         for job in await whole.members():
-            if job.attempt or follow:
-                await asyncio.gather(*(_one(job, each) for each in streams))
+            if not (job.attempt or self.follow):
+                continue
+            if self.as_json:
+                calls: list[Streams] = ["engine"] if self.verbose else []
+                await asyncio.gather(*(_pieces(job, each, self.follow) for each in calls + self.streams))
+                continue
+            if not self.follow:
+                await print_calls(job, self.verbose)
+            copies = [self._one(job, each, place) for each in self.streams]
+            if self.follow:
+                copies.append(follow_calls(job, self.verbose, place.label if place else ""))
+            await asyncio.gather(*copies)
 
-    async def _one(job: AsyncJob, each: Streams) -> None:
-        if as_json:
-            await _pieces(job, each, follow)
-            return
-        target = sys.stderr.buffer if each == "stderr" and stream is None else sys.stdout.buffer
-        if follow:
-            await copy(job.follow_bytes(each), target)
+    async def _one(self, job: AsyncJob, stream: Streams, place: Place | None) -> None:
+        write = to_stderr() if stream == "stderr" and len(self.streams) > 1 else to_stdout()
+        if self.follow:
+            labelled = Labelled(place, write) if place else None
+            await copy(job.follow_bytes(stream), labelled or write)
+            if labelled:
+                labelled.close()
             return
         try:
-            data = await job.logs(each)
+            data = await job.logs(stream)
         except NotFoundError:
-            if stream is not None:
+            if len(self.streams) == 1:
                 raise
             data = b""
-        target.write(data)
-        target.flush()
-
-    talk(copying)
+        if data:
+            write(data)
 
 
 async def _pieces(job: AsyncJob, stream: Streams, follow: bool) -> None:

@@ -82,6 +82,14 @@ def console() -> Console:
     return Console(no_color=plain, highlight=False, width=width, soft_wrap=False)
 
 
+def error_console() -> Console:
+    """The same on standard error, where lines are as long as they are."""
+    from rich.console import Console
+
+    plain = not SESSION.color or "NO_COLOR" in os.environ
+    return Console(stderr=True, no_color=plain, highlight=False, soft_wrap=True)
+
+
 def print_table(
     titles: Sequence[str],
     rows: Iterable[Sequence[object]],

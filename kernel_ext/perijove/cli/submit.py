@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any
 
 import typer
 from typer import Option
 
 from perijove.cli.explaining import at_terminal, remark
 from perijove.cli.group import separated
+from perijove.cli.output import Verbose, copy, follow_calls, to_stderr, to_stdout
 from perijove.cli.session import AsJson, note, partitions, print_json, projects, talk
 from perijove.client import AsyncClient
 from perijove.handle import AsyncJob
@@ -240,6 +239,7 @@ def run(
     network: Network = None,
     env: Env = None,
     cwd: Cwd = None,
+    verbose: Verbose = 0,
     as_json: AsJson = False,
 ) -> None:
     """Run a command as a job, stream its output and exit with its exit code.
@@ -247,8 +247,10 @@ def run(
     The same as `submit --wait`, with the options one needs at a terminal.
 
         perijove run --gpus 1 -- nvidia-smi
+
+        perijove run -vv --image python:3.12 -- python --version
     """
-    _submit(_fields(ctx, command), wait=True, as_json=as_json)
+    _submit(_fields(ctx, command), wait=True, as_json=as_json, verbose=verbose)
 
 
 def _fields(ctx: typer.Context, command: list[str]) -> dict[str, Any]:
@@ -323,13 +325,13 @@ def _check_script(path: Path, text: str) -> None:
         )
 
 
-def _submit(fields: dict[str, Any], *, wait: bool, as_json: bool) -> None:
+def _submit(fields: dict[str, Any], *, wait: bool, as_json: bool, verbose: int = 0) -> None:
     async def submitting(client: AsyncClient) -> AsyncJob:
         job = await client.submit(place(fields, client.connection.launchers))
         if wait and not as_json:
             if sys.stderr.isatty():
                 note(f"job {job.label}")
-            await _streamed(job)
+            await _streamed(job, verbose)
         elif wait:
             await job.wait()
         elif not as_json:
@@ -345,12 +347,13 @@ def _submit(fields: dict[str, Any], *, wait: bool, as_json: bool) -> None:
         raise typer.Exit(exit_code(job))
 
 
-async def _streamed(job: AsyncJob) -> None:
+async def _streamed(job: AsyncJob, verbose: int) -> None:
     left = f"left job {job.label}, which goes on; `perijove kill {job.label}` stops it"
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(copy(job.follow_bytes("stdout"), sys.stdout.buffer))
-            group.create_task(copy(job.follow_bytes("stderr"), sys.stderr.buffer))
+            group.create_task(follow_calls(job, verbose))
+            group.create_task(copy(job.follow_bytes("stdout"), to_stdout()))
+            group.create_task(copy(job.follow_bytes("stderr"), to_stderr()))
             group.create_task(job.wait())
     except asyncio.CancelledError:
         note(left)
@@ -360,14 +363,6 @@ async def _streamed(job: AsyncJob) -> None:
         if isinstance(failures.exceptions[0], BrokenPipeError):
             note(left)
         raise failures.exceptions[0] from None
-
-
-async def copy(chunks: AsyncGenerator[bytes, None], target: BinaryIO) -> None:
-    """Write `chunks` to `target` as they come."""
-    async with aclosing(chunks):
-        async for data in chunks:
-            target.write(data)
-            target.flush()
 
 
 def exit_code(job: AsyncJob) -> int:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import typer
-
-from perijove.cli.session import console, printable
+from perijove.cli.output import Place
+from perijove.cli.session import console, error_console, printable
 from perijove.model.errors import NotFoundError
 
 if TYPE_CHECKING:
     from perijove.runs import AsyncRun
 
 T = TypeVar("T")
+
+TOGETHER = 32
+"""Steps whose output is followed at the same time; others wait for their turn, and nothing is lost."""
 
 
 async def job_or_run(
@@ -55,8 +59,38 @@ async def print_step_logs(run: AsyncRun, step: str | None, copy: Callable[[Any],
         if job is None:
             continue
         if len(labels) > 1:
-            typer.echo(printable(f"==> {label} (job {job.label}) <=="), err=True)
+            error_console().print(
+                printable(f"==> {label} (job {job.label}) <=="), style="bold cyan", markup=False
+            )
         await copy(job)
+
+
+async def follow_steps(
+    run: AsyncRun, step: str | None, copy: Callable[[Any, Place | None], Awaitable[None]]
+) -> None:
+    """The same of all steps at once, as they come to run, until the run has ended; each in its place."""
+    if step is not None and step.partition("[")[0] not in {e["step"] for e in run.step_documents.values()}:
+        run.step(step)  # names those that there are
+    begun: set[tuple[str, Any]] = set()
+    turns = asyncio.Semaphore(TOGETHER)
+
+    async def one(number: Any, place: Place | None) -> None:
+        async with turns:
+            await copy(await run.client.job(number), place)
+
+    try:
+        async with asyncio.TaskGroup() as group, aclosing(run.changes()) as changes:
+            async for _ in changes:
+                width = max(map(len, run.step_documents), default=0)
+                for label, each in run.step_documents.items():
+                    key = label, each.get("job")
+                    if key[1] is None or key in begun or step not in (None, label, each["step"]):
+                        continue
+                    place = None if step == label else Place(label, len(begun), width)
+                    begun.add(key)
+                    group.create_task(one(key[1], place))
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
 
 
 def exit_code_of_run(run: AsyncRun) -> int:

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer import Option
 
+from perijove.cli.output import Place, Verbose, follow_calls
 from perijove.cli.session import AsJson, console, note, print_json, print_table, printable, projects, talk
-from perijove.cli.whole import exit_code_of_run, print_run, run_json
+from perijove.cli.whole import exit_code_of_run, follow_steps, print_run, run_json
 from perijove.client import AsyncClient
 from perijove.model.errors import UserError
 from perijove.model.quantities import format_duration
 from perijove.model.states import State
 
 if TYPE_CHECKING:
+    from perijove.handle import AsyncJob
     from perijove.runs import AsyncRun
 
 FLOW_SUFFIXES = (".yaml", ".yml", ".json")
@@ -71,6 +73,7 @@ def run_flow(
     priority: Annotated[int | None, Option(help="From 0 to 100; 50 when not given.")] = None,
     project: Annotated[str | None, Option(help="On whose account.", autocompletion=projects)] = None,
     label: Annotated[list[str] | None, Option("--label", "-l", help="KEY=VALUE to find it by.")] = None,
+    verbose: Verbose = 0,
     as_json: AsJson = False,
 ) -> None:
     """Run a workflow, show how its steps stand, and exit with 0 when all succeeded.
@@ -100,7 +103,7 @@ def run_flow(
             if not as_json:
                 typer.echo(run.id)
         else:
-            await followed(run, quiet=as_json)
+            await followed(run, quiet=as_json, verbose=verbose)
         return run
 
     found = talk(starting)
@@ -113,20 +116,28 @@ def run_flow(
         raise typer.Exit(exit_code_of_run(found))
 
 
-async def followed(run: AsyncRun, *, quiet: bool = False) -> None:
+async def followed(run: AsyncRun, *, quiet: bool = False, verbose: int = 0) -> None:
     """Stay with a run until it has ended, showing how it stands."""
     try:
         if quiet:
             await run.wait()
-        elif sys.stdout.isatty():
-            await _live(run)
         else:
-            await _lines(run)
+            standing = _live(run) if sys.stdout.isatty() else _lines(run)
+            await asyncio.gather(standing, *([_calls(run, verbose)] if verbose else []))
     except asyncio.CancelledError:
         note(f"left run {run.id}, which goes on; `perijove kill {run.id}` stops it")
         raise
     if not quiet and run.state is not State.SUCCEEDED:
         note(str(await run.failure()))
+
+
+async def _calls(run: AsyncRun, verbose: int) -> None:
+    """Show the engine calls that are made for the steps."""
+
+    async def of_step(job: AsyncJob, place: Place | None) -> None:
+        await follow_calls(job, verbose, place.label if place else "")
+
+    await follow_steps(run, None, of_step)
 
 
 async def _live(run: AsyncRun) -> None:

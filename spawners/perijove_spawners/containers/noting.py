@@ -37,7 +37,7 @@ def noted(verb: Verb) -> Verb:
     return cast("Verb", noting)
 
 
-class NotingClient(docker.APIClient):  # type: ignore[misc]
+class NotingClient(docker.APIClient):
     """The SDK's client; notes what it sends while a verb that is :func:`noted` is at work."""
 
     def __init__(self, note: Note, **options: Any) -> None:
@@ -48,7 +48,7 @@ class NotingClient(docker.APIClient):  # type: ignore[misc]
         """Send a request, as all methods of the SDK do."""
         attempt = _attempt.get()
         if attempt is None:
-            return cast("requests.Response", super().send(request, **options))
+            return super().send(request, **options)
         at, began = time.time(), time.monotonic()
         answer, message = None, ""
         try:
