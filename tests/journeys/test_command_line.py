@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import pty
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -64,3 +68,44 @@ def test_bytes_that_are_no_text_come_as_they_are(site: Installation) -> None:
     script = "head -c 300000 /dev/urandom > random; cat random"
     out = printed(site, "run", "--cwd", str(site.state), "--", "sh", "-c", script)
     assert out == (site.state / "random").read_bytes()
+
+
+def on_terminal(site: Installation, *words: str) -> bytes:
+    """What somebody at a terminal sees, both streams together."""
+    near, far = pty.openpty()
+    env = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "COLUMNS"}}
+    env = {**env, "PERIJOVE_STATE": str(site.state), "TERM": "xterm-256color"}
+    command = [str(Path(sys.executable).with_name("perijove")), *words]
+    process = subprocess.Popen(command, stdin=far, stdout=far, stderr=far, env=env)
+    os.close(far)
+    seen = b""
+    with contextlib.suppress(OSError):  # the end of a terminal, on Linux
+        while data := os.read(near, 65536):
+            seen += data
+    os.close(near)
+    process.wait(60)
+    return seen
+
+
+def test_verbose_shows_the_calls_of_the_engine(site: Installation) -> None:
+    out, err = perijove(site, "run", "-v", "--", "sh", "-c", "echo out; echo err >&2").communicate(timeout=60)
+    assert out == b"out\n"
+    call = next(line for line in err.decode().splitlines() if line != "err")
+    assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3}  process  execve sh -c 'echo out; echo err >&2'", call)
+    job = json.loads(printed(site, "ls", "--json", "-n", "1"))[0]["id"]
+    again, told = perijove(site, "logs", "-v", str(job)).communicate(timeout=60)
+    assert (again, told.decode().splitlines()) == (b"out\n", [call, "err"])
+    _, whole = perijove(site, "logs", "-vv", str(job)).communicate(timeout=60)
+    assert '"argv": [\n    "sh",' in whole.decode()
+    raw = json.loads(printed(site, "logs", str(job), "--stream", "engine"))
+    assert raw["body"]["env"]["PERIJOVE_JOB_ID"] == str(job)
+    assert raw["body"]["env"]["PATH"] == "***"
+    assert json.loads(printed(site, "logs", str(job), "-v", "--json").splitlines()[0])["stream"] == "engine"
+
+
+def test_standard_error_has_a_colour_where_both_are_seen(site: Installation) -> None:
+    words = ("--", "sh", "-c", "echo out; echo err >&2; sleep 0.2")
+    assert b"\x1b[33merr\r\n\x1b[0m" in on_terminal(site, "run", *words)
+    assert b"\x1b" not in on_terminal(site, "--no-color", "run", *words)
+    _, err = perijove(site, "run", *words).communicate(timeout=60)
+    assert err == b"err\n"
