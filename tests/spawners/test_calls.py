@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import stat
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
 from tests.spawners.real_node import RealNode
 from waiting import becomes
 
+from perijove.engine_calls import command_line
 from perijove.model import Account, Attempt, ReasonCode
 from perijove_spawners.calls import BODY_LIMIT, HIDDEN, LIMIT, line, notes, shown
 from perijove_spawners.launcher import EngineCall
@@ -77,11 +81,7 @@ async def test_a_process_is_told_the_same_once_all_but_its_folder_is_gone(proces
     await processes.agent.start([order])
     before = await log_of(processes, order)
     await processes.agent.forget([order.attempt])
-
-    async def gone() -> bool:
-        return not await processes.launcher.recover()
-
-    await becomes(gone, "the launcher has forgotten it")
+    await becomes(lambda: nothing_left(processes), "the launcher has forgotten it")
     assert await log_of(processes, order) == before != b""
 
 
@@ -111,6 +111,44 @@ async def test_requests_are_noted_as_they_were_sent(containers: RealNode, test_i
     assert b"s3cret" not in await log_of(containers, order)
     mode = (containers.directory / "node" / "attempts" / "1.1" / "engine").stat().st_mode
     assert stat.S_IMODE(mode) == 0o600
+
+
+@pytest.mark.engine
+async def test_the_command_line_makes_the_same_container(containers: RealNode, test_image: str) -> None:
+    fields: dict[str, Any] = {"env": {"SAID": "a b"}, "sealed": True, "stdin": "data", "cpu": 0.25}
+    inputs = {"data": containers.store.put([b"hello"]).digest}
+    order = containers.order("sh", "-c", 'cat; echo " $SAID"', image=test_image, inputs=inputs, **fields)
+    await containers.agent.start([order])
+    calls = await calls_of(containers, order)
+    [line] = [text for call in calls if (text := command_line(call))]
+    [create] = [call for call in calls if "/create?name=" in call["what"]]
+    name = create["what"].partition("name=")[2]
+    await containers.agent.forget([order.attempt])
+    await becomes(lambda: nothing_left(containers), "the container's name is free")
+    api = docker.APIClient(base_url=containers.url, version="auto")
+    client = {"docker": "DOCKER_HOST", "podman": "CONTAINER_HOST"}[create["engine"]]
+    line = line.replace("podman run", "podman --remote run")
+    env = {**os.environ, client: containers.url, "SAID": "c d"}
+    try:
+        done = await asyncio.to_thread(
+            subprocess.run, ["sh", "-c", line], env=env, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        assert api.wait(name)["StatusCode"] == 0
+        assert api.logs(name) == b"hello c d\n"
+        made = api.inspect_container(name)
+        wanted = create["body"]
+        assert made["Config"]["User"] == wanted["User"]
+        assert made["Config"]["WorkingDir"] == wanted["WorkingDir"]
+        assert wanted["Labels"].items() <= made["Config"]["Labels"].items()
+        for field in ("Memory", "MemorySwap", "NanoCpus", "PidsLimit", "NetworkMode", "ReadonlyRootfs"):
+            assert made["HostConfig"][field] == wanted["HostConfig"][field], field
+    finally:
+        api.remove_container(name, force=True)
+
+
+async def nothing_left(node: RealNode) -> bool:
+    return not await node.launcher.recover()
 
 
 @pytest.mark.engine
