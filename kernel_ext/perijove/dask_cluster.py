@@ -17,7 +17,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from distributed import Client as DaskClient
-from distributed.core import Status, connect
+from distributed.comm.core import connect
+from distributed.core import Status
 from distributed.deploy.spec import ProcessInterface, SpecCluster
 from distributed.security import Security
 
@@ -64,11 +65,11 @@ class _Jobs:
         )
 
 
-class _Part(ProcessInterface):  # type: ignore[misc]
+class _Part(ProcessInterface):
     """A job as Dask's clusters want to see it."""
 
     def __init__(self, jobs: _Jobs, name: Any = None) -> None:
-        super().__init__(name=name)
+        super().__init__(name=name)  # type: ignore[no-untyped-call]
         self.jobs, self.name = jobs, name
         self.job: AsyncJob | None = None
 
@@ -87,7 +88,7 @@ class _Part(ProcessInterface):  # type: ignore[misc]
         """Have its job stopped."""
         if self.status is not Status.closed:
             await self._kill()
-        await super().close()
+        await super().close()  # type: ignore[no-untyped-call]
 
 
 class SchedulerJob(_Part):
@@ -114,7 +115,7 @@ class SchedulerJob(_Part):
                 f"the scheduler (job {self.job.label}) did not answer within {self._timeout:g} s:"
                 f" {self.job.state}; timeout= makes it longer, and perijove why {self.job.label} says why"
             ) from None
-        await super().start()
+        await super().start()  # type: ignore[no-untyped-call]
 
     async def _reachable(self, port: int) -> str:
         """The scheduler's address, once it can be connected to."""
@@ -153,10 +154,10 @@ class WorkerJob(_Part):
             # Containers of different hosts do not reach each other on their bridges.
             fields["node"] = node
         await self._submit("dask-worker", arguments, **fields)
-        await super().start()
+        await super().start()  # type: ignore[no-untyped-call]
 
 
-class DaskCluster(SpecCluster):  # type: ignore[misc]
+class DaskCluster(SpecCluster):
     """A Dask cluster of your own: ``cluster = DaskCluster(workers=4, cpus=2, memory="4G")``.
 
     Scheduler and workers run in the notebook's image, as you, and are charged to you. `workers` may be
@@ -209,7 +210,7 @@ class DaskCluster(SpecCluster):  # type: ignore[misc]
             "beside": self._node,
         }
         spec = {"cls": WorkerJob, "options": worker}
-        super().__init__(
+        super().__init__(  # type: ignore[no-untyped-call]
             workers=dict.fromkeys(range(workers), spec),
             worker=spec,
             scheduler={"cls": SchedulerJob, "options": scheduler},
@@ -231,11 +232,11 @@ class DaskCluster(SpecCluster):  # type: ignore[misc]
         return None if job is None else job.document.get("node")
 
     async def _start(self) -> None:
-        await super()._start()
+        await super()._start()  # type: ignore[no-untyped-call]
         # While this kernel lives, the scheduler has a client.
         if self._presence is None:
             self._presence = await DaskClient(
-                self.scheduler.address,
+                self.scheduler_address,
                 security=self.security,
                 asynchronous=True,
                 set_as_default=False,
@@ -245,7 +246,7 @@ class DaskCluster(SpecCluster):  # type: ignore[misc]
     async def _scheduler_gone(self) -> None:
         """Note when the scheduler has ended by itself: nobody is to be asked to let go of workers then."""
         job = getattr(self.scheduler, "job", None)
-        if job is not None:
+        if job is not None and self.scheduler is not None:
             with contextlib.suppress(PerijoveError):
                 await job.refresh()
             if job.ended:
@@ -257,11 +258,11 @@ class DaskCluster(SpecCluster):  # type: ignore[misc]
                 await self._presence.close()
             self._presence = None
         await self._scheduler_gone()
-        await super()._close()
+        await super()._close()  # type: ignore[no-untyped-call]
         await self._jobs.client.close()
 
 
-def _pem(security: Security) -> dict[str, str]:
+def _pem(security: Any) -> dict[str, str]:
     return {
         "ca": security.tls_ca_file,
         "cert": security.tls_scheduler_cert,

@@ -23,6 +23,9 @@ from perijove.runner.names import needed
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 
 
+Cell = str | tuple[str, str]
+
+
 class Attempts:
     """Attempts of one job with a notebook: each has a directory of its own, all have one home."""
 
@@ -34,7 +37,7 @@ class Attempts:
         self.inputs: dict[str, str] = {}
         self.env: dict[str, str] = {}
 
-    def start(self, *cells: str | tuple[str, str]) -> subprocess.Popen[str]:
+    def start(self, *cells: Cell) -> subprocess.Popen[str]:
         self.number += 1
         directory = self.directory / "input"
         directory.mkdir(parents=True)
@@ -54,7 +57,7 @@ class Attempts:
             start_new_session=True,
         )
 
-    def run(self, *cells: str | tuple[str, str], code: int = 0) -> str:
+    def run(self, *cells: Cell, code: int = 0) -> str:
         process = self.start(*cells)
         _, log = process.communicate()
         assert process.returncode == code, log
@@ -77,7 +80,7 @@ class Attempts:
         return self.home / ".cache" / "perijove" / "checkpoints"
 
 
-def notebook(*cells: str | tuple[str, str]) -> str:
+def notebook(*cells: Cell) -> str:
     made = []
     for cell in cells:
         source, tag = cell if isinstance(cell, tuple) else (cell, "")
@@ -110,7 +113,7 @@ FAILS = "import os\nassert os.path.exists('repaired'), 'not yet'"
 
 
 def test_a_later_attempt_begins_behind_the_checkpoint(attempts: Attempts) -> None:
-    cells = [
+    cells: list[Cell] = [
         RAN.format("a") + "\nimport math, random\nrandom.seed(7)\nscale = 2\ndef f(x):\n    return x * scale",
         (
             RAN.format("b") + "\nclass P:\n    def m(self):\n        return f(21)\np = P(); print('made')",
@@ -137,7 +140,7 @@ def test_a_later_attempt_begins_behind_the_checkpoint(attempts: Attempts) -> Non
 
 
 def test_values_recorded_and_files_made_above_are_there_again(attempts: Attempts) -> None:
-    cells: list[str | tuple[str, str]] = [
+    cells: list[Cell] = [
         (
             "import perijove, os\nfrom pathlib import Path\n"
             "out = Path(os.environ['PERIJOVE_JOB_DIR']) / 'output'\n"
@@ -190,7 +193,11 @@ def test_what_is_changed_below_or_only_looks_different_runs_nothing_again(attemp
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(attempts: Attempts) -> None:
-    cells = [(RAN.format("a") + "x = 1", "checkpoint"), (RAN.format("b") + "y = 2", "checkpoint"), FAILS]
+    cells: list[Cell] = [
+        (RAN.format("a") + "x = 1", "checkpoint"),
+        (RAN.format("b") + "y = 2", "checkpoint"),
+        FAILS,
+    ]
     attempts.run(*cells, code=1)
     newest = max(attempts.store.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
     session = json.loads(newest.read_bytes().partition(b"\n")[2])["session"]
@@ -207,7 +214,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(attempts: Attemp
 
 def test_values_that_cannot_be_unpickled_any_more(attempts: Attempts) -> None:
     (attempts.home / "own.py").write_text("class A: pass")
-    cells = [("import own\na = own.A()", "checkpoint"), FAILS, "a"]
+    cells: list[Cell] = [("import own\na = own.A()", "checkpoint"), FAILS, "a"]
     attempts.run(*cells, code=1)
     stamp = (attempts.home / "own.py").stat()
     (attempts.home / "own.py").write_text("class B: pass")
@@ -243,7 +250,7 @@ def test_a_line_names_what_is_saved(attempts: Attempts) -> None:
 
 
 def test_cells_tagged_always_run_in_each_attempt(attempts: Attempts) -> None:
-    cells = [
+    cells: list[Cell] = [
         ("import threading\nlock = threading.Lock()" + "\n" + RAN.format("a"), "always"),
         (RAN.format("b") + "x = 1", "checkpoint"),
         FAILS,
@@ -270,7 +277,7 @@ print(os.path.basename(os.getcwd()), sys.path[-1], os.environ["MINE"], end=" ")
 print([x for x in get_ipython().extension_manager.loaded if "autoreload" in x])
 print(np.random.random(3), pd.Series(range(9)))
 """
-    cells = [(above, "checkpoint"), "import os\nassert os.path.exists('../repaired')", below]
+    cells: list[Cell] = [(above, "checkpoint"), "import os\nassert os.path.exists('../repaired')", below]
     attempts.run(*cells, code=1)
     (attempts.home / "repaired").touch()
     assert "from the checkpoint" in attempts.run(*cells)
@@ -283,7 +290,7 @@ print(np.random.random(3), pd.Series(range(9)))
 
 def test_paths_of_the_attempt_are_those_of_the_next(attempts: Attempts) -> None:
     attempts.inputs, attempts.parameters = {"table": "data"}, {"table": {"path": "table"}}
-    cells = [
+    cells: list[Cell] = [
         ("from pathlib import Path\nother = Path(table).with_name('x')", "checkpoint"),
         FAILS,
         "print(table, other)",
@@ -326,7 +333,7 @@ def kill_all(directory: Path) -> None:
 
 
 @pytest.fixture
-def study() -> list[str | tuple[str, str]]:
+def study() -> list[Cell]:
     """36 cells that build on each other; every third is a checkpoint, and each may be made to wait."""
     first = "import os, random\nrandom.seed(1)\ntotal, history = 0, []\n"
     first += "def grow(x):\n    global total\n    total += x"
@@ -335,7 +342,7 @@ if os.path.exists("gate-{n}"):
     open("reached-{n}", "w").close()
     import time; time.sleep(600)
 """
-    cells: list[str | tuple[str, str]] = [first]
+    cells: list[Cell] = [first]
     for n in range(2, 37):
         source = (
             f"open('ran', 'a').write('{n} ')\n{gate.format(n=n)}\n"

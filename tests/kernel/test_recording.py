@@ -110,7 +110,7 @@ def test_names_are_those_of_outputs(name: str) -> None:
 
 @pytest.mark.parametrize("value", [1 << 63, "a\0b", "\udc80", {"k\0": 1}])
 def test_what_no_database_holds_is_refused(job: Path, value: Any) -> None:
-    with pytest.raises((TypeError, ValueError), match="record: (a key of )?x"):
+    with pytest.raises((TypeError, ValueError), match=r"record: (a key of )?x"):
         perijove.record("x", value)
 
 

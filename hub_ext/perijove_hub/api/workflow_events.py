@@ -65,7 +65,7 @@ def _message(seq: int, what: str, told: Run | StepRun) -> str:
 async def output(
     request: Request, caller: Who, number: int, label: str, name: str, path: str | None = None
 ) -> Response:
-    """What a step made: a file's bytes, a value as JSON, of a folder its list of files or the file ``path``."""
+    """What a step made: a file's bytes, a value as JSON, of a folder its list or the file ``path``."""
     await run_of(request, caller, number)
     step = await runs_of(request).step(number, label)
     found = step.outputs.get(name)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from perijove.model import FieldError, InvalidSpecError, JobSpec, NotFoundError, Step, Workflow
-from perijove.model.places import mark
+from perijove.model.places import Reference, mark
 from perijove.model.validation import parse_spec
 from perijove_hub.admission import admit
 from perijove_hub.api.desk import asker_of, site_of
@@ -45,6 +46,17 @@ def digests_of(workflow: Workflow, parameters: Mapping[str, Any]) -> dict[str, s
         if isinstance(value, str) and _DIGEST.fullmatch(value):
             found.setdefault(value, f"parameters.{name}")
     return found
+
+
+def map_errors(workflow: Workflow, parameters: Mapping[str, Any]) -> list[FieldError]:
+    """Parameters that steps are mapped over, and that are no list in this run."""
+    found = {}
+    for name, step in workflow.steps.items():
+        over = Reference.parse(step.map).parameter if isinstance(step.map, str) else ""
+        if over and not isinstance(value := parameters[over], list):
+            text = f"must be a list: step {name} runs once for each element"
+            found[over] = FieldError(f"parameters.{over}", json.dumps(value)[:80], text)
+    return list(found.values())
 
 
 def _places(step: Step) -> Iterator[tuple[str, str]]:

@@ -25,7 +25,7 @@ HANDING_OVER = 5.0
 """Seconds in which a worker that is stopped hands over what it holds."""
 
 
-class Owners(SchedulerPlugin):  # type: ignore[misc]
+class Owners(SchedulerPlugin):
     """Closes the scheduler when no client has been there for `linger` seconds."""
 
     def __init__(self, scheduler: Any, linger: float) -> None:
@@ -66,7 +66,7 @@ def run_scheduler(directory: JobDirectory, arguments: argparse.Namespace) -> int
             dashboard=True,
             dashboard_address=f":{arguments.dashboard_port}",
             http_prefix=arguments.prefix,
-            idle_timeout=f"{arguments.idle:g}s" if arguments.idle else None,
+            idle_timeout=arguments.idle or None,
         )
         async with scheduler:
             scheduler.add_plugin(Owners(scheduler, arguments.linger), name="owners")

@@ -97,7 +97,7 @@ class _Reader:
             elif isinstance(part, ast.Global):
                 self.want(part.names)
             elif isinstance(part, ast.Call) and _is_magic(part):
-                text = " ".join(each.value for each in part.args if _is_text(each))
+                text = " ".join(str(ast.literal_eval(each)) for each in part.args if _is_text(each))
                 self.want(_WORD.findall(text))
 
 

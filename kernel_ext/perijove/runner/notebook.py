@@ -94,7 +94,8 @@ def _point(sweep: Grid) -> dict[str, Any]:
     number = os.environ.get("PERIJOVE_TASK_ID", "")
     if not number.isdecimal() or not 1 <= int(number) <= len(sweep):
         raise RunnerError(f"PERIJOVE_TASK_ID is {number!r}; the sweep has points 1 to {len(sweep)}")
-    return sweep[int(number) - 1]
+    point: dict[str, Any] = sweep[int(number) - 1]
+    return point
 
 
 def _sent_parameters(directory: JobDirectory) -> dict[str, Any]:

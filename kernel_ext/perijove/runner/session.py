@@ -29,7 +29,7 @@ class NotSavedError(Exception):
     """The session cannot be saved so that the cells below would run as if it had never ended."""
 
 
-class _Pickler(cloudpickle.Pickler):
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def __init__(self, file: Any, namespace: dict[str, Any]) -> None:
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
         self._namespace = namespace

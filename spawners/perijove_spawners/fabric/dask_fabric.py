@@ -111,7 +111,7 @@ class DaskFabric:
             if bundle := self._bundles.pop(attempt, None):
                 bundle.attempts.discard(attempt)
                 if not bundle.attempts:
-                    bundle.future.release()  # type: ignore[no-untyped-call]
+                    bundle.future.release()
 
     async def _ask(self, address: str, method: str, *args: Any, **kwargs: Any) -> Any:
         message = {
@@ -139,7 +139,7 @@ class DaskFabric:
     # the connection
 
     async def _connect(self) -> None:
-        client = Client(  # type: ignore[no-untyped-call]
+        client = Client(
             scheduler_address(self._scheduler),
             security=self._security,
             asynchronous=True,
@@ -160,7 +160,7 @@ class DaskFabric:
             _WORKERS_TOPIC: self._worker_event,
         }
         for topic, handler in topics.items():
-            client.subscribe_topic(topic, handler)  # type: ignore[no-untyped-call]
+            client.subscribe_topic(topic, handler)
         for node in await self.nodes():
             self._met(node)
 
@@ -230,6 +230,6 @@ async def _close(client: Client) -> None:
         if client.status == "running":
             # Else the scheduler tells the leaving client that it left, and complains that it cannot.
             for topic in list(client._event_handlers):
-                client.unsubscribe_topic(topic)  # type: ignore[no-untyped-call]
+                client.unsubscribe_topic(topic)
         async with asyncio.timeout(5):
             await client._close(fast=True)

@@ -44,7 +44,7 @@ async def run_scheduler(host: str, port: int, tls: Path, address_file: Path | No
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     waiting = asyncio.ensure_future(stop.wait())
-    finished = asyncio.ensure_future(scheduler.finished())  # type: ignore[no-untyped-call]
+    finished = asyncio.ensure_future(scheduler.finished())
     await asyncio.wait({waiting, finished}, return_when=asyncio.FIRST_COMPLETED)
     await scheduler.close(reason="stopped")
 

@@ -36,7 +36,7 @@ def load_tls(directory: Path) -> Security:
     if not pair.is_file():
         raise FileNotFoundError(f"{pair}: copy it from the state directory of the installation (tls/{PAIR})")
     path = str(pair)
-    return Security(  # type: ignore[no-untyped-call]
+    return Security(
         require_encryption=True,
         tls_ca_file=path,
         tls_client_cert=path,

@@ -131,7 +131,7 @@ class DaskNode:
             self._report(await self.agent.known())
             beat = asyncio.ensure_future(self._beat(worker))
             try:
-                await worker.finished()  # type: ignore[no-untyped-call]
+                await worker.finished()
             finally:
                 beat.cancel()
             log.warning("node %s lost its scheduler", self.agent.name)
