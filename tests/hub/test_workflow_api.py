@@ -58,6 +58,23 @@ async def test_what_is_wrong_is_said_at_submission_with_its_field(
     found = {error["field"]: error["message"] for error in answer.json()["errors"]}
     [name] = [name for name in found if name.endswith(field)]
     assert words in found[name]
+
+
+@pytest.mark.parametrize("value", [3, "abc", {"a": 1}, None])
+async def test_what_steps_are_mapped_over_is_checked_at_submission(flows: Flows, value: Any) -> None:
+    document = {"parameters": {"xs": {}}, "steps": {"a": {**STEP, "map": "parameters:xs"}}}
+    body = {"workflow": document, "parameters": {"xs": value}}
+    answer = await flows.service.http.post("/workflows", json=body)
+    assert answer.status_code == 422, answer.text
+    [error] = answer.json()["errors"]
+    assert error["field"] == "parameters.xs" and "must be a list: step a" in error["message"]
+
+
+@pytest.mark.parametrize("path", ["", "/steps", "/explain", "/record", "/capsule", "/events"])
+async def test_numbers_beyond_all_ids_are_those_of_no_run(flows: Flows, path: str) -> None:
+    for number in ("9" * 23, "-1"):
+        answer = await flows.service.http.get(f"/workflows/{number}{path}")
+        assert answer.status_code == 404, answer.text
     assert not flows.service.controller.board.jobs
 
 

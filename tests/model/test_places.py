@@ -122,6 +122,13 @@ def test_a_template_that_is_malformed_names_itself() -> None:
         list(templates("x ${{ prep/table }}"))
 
 
+@pytest.mark.parametrize("text", ["${{ item", "a ${{ item }", "${{ item }} ${{"])
+def test_a_template_that_is_not_closed_is_no_text(text: str) -> None:
+    with pytest.raises(ValueError, match="has no }} after it"):
+        list(templates(text))
+    assert filled(literal(text), str) == text
+
+
 @pytest.mark.parametrize(
     ("argument", "expected"),
     [

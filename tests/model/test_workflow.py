@@ -52,6 +52,9 @@ def steps(**given: Any) -> dict[str, Any]:
     return {"steps": {name: {"command": ["x"], **fields} for name, fields in given.items()}}
 
 
+DEEP: list[Any] = []
+for _ in range(100):
+    DEEP = [DEEP]
 CALLS_B = {"command": ["${{ jobs:b/out }}"], "outputs": ["out"]}
 CALLS_A = {"command": ["${{ jobs:a/out }}"], "outputs": ["out"]}
 
@@ -62,6 +65,17 @@ CALLS_A = {"command": ["${{ jobs:a/out }}"], "outputs": ["out"]}
         # the graph
         (steps(a=CALLS_B, b=CALLS_A), "steps.a", "a -> b -> a"),
         (steps(a={"after": ["a"]}), "steps.a", "a -> a"),
+        (
+            steps(**{f"s{i}": {"after": [f"s{(i + 1) % 5000}"]} for i in range(5000)}),
+            "steps.s0",
+            "s0 -> s1 -> s2 -> s3 -> s4 -> s5 -> s6 -> s7 -> ... (4990 more) -> s4998 -> s4999 -> s0",
+        ),
+        (steps(**{"..": {}}), "steps...", "paths have them"),
+        (steps(a={"map": "parameters:n"}) | {"parameters": {"n": 7}}, "steps.a.map", "is of type integer"),
+        (steps(a={"command": ["${{ item }"], "map": [1]}), "steps.a.command.0", "has no }} after it"),
+        (steps(a={}) | {"parameters": {"p": {"default": DEEP}}}, "parameters.p.default", "at most 100 deep"),
+        (steps(a={"map": [DEEP]}), "steps.a.map", "at most 100 deep"),
+        (steps(a={"inputs": {"i": DEEP}}), "steps.a.inputs.i", "at most 100 deep"),
         (steps(x={}, a={"after": ["b"]}, b={"after": ["c"]}, c={"after": ["b"]}), "steps.b", "b -> c -> b"),
         (steps(a={"command": ["${{ jobs:b/out }}"]}), "steps.a.command.0", "no step b"),
         (steps(a={"after": ["b"]}), "steps.a.after", "no step b"),

@@ -51,7 +51,7 @@ def runs_of(request: Request) -> Runs:
 
 async def run_of(request: Request, caller: Caller, number: int) -> Run:
     """A run that the caller may see; :class:`NotFoundError` when there is none or it is not theirs."""
-    run = await runs_of(request).find(number)
+    run = await runs_of(request).find(number) if 0 <= number <= MAX_ID else None
     if run is None or not _sees(caller, run):
         raise NotFoundError(f"there is no run {number}")
     return run

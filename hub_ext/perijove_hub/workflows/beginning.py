@@ -12,7 +12,14 @@ from perijove.model.parameters import parameter_values
 from perijove.model.validation import parse_workflow
 from perijove.model.values import Title, Whole, Word
 from perijove_hub.api.desk import asker_of
-from perijove_hub.workflows.checking import STEPS, admission_errors, digests_of, local_errors, notebook_errors
+from perijove_hub.workflows.checking import (
+    STEPS,
+    admission_errors,
+    digests_of,
+    local_errors,
+    map_errors,
+    notebook_errors,
+)
 from perijove_hub.workflows.runs import Runs
 
 
@@ -40,7 +47,7 @@ async def checked(runs: Runs, owner: str, wanted: Wanted) -> tuple[Workflow, dic
     """The workflow and the values of all its parameters. :class:`InvalidSpecError` says all that is wrong."""
     workflow = await asyncio.to_thread(parse_workflow, wanted.workflow)
     values = parameter_values(workflow.parameters, wanted.parameters)
-    errors = local_errors(workflow)
+    errors = local_errors(workflow) + map_errors(workflow, values)
     if len(workflow.steps) > STEPS:
         errors.append(FieldError("steps", str(len(workflow.steps)), f"at most {STEPS} steps"))
     digests = digests_of(workflow, values)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from perijove.model import InvalidSpecError, Step, Workflow
 from perijove.model.errors import FieldError
-from perijove.model.workflow import cycle_in
+from perijove.model.workflow import cycle_in, cycle_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Graph:
         order = _order(needs, dependants)
         if len(order) < len(names):
             cycle = cycle_in({name: steps[name].needs() for name in names})
-            raise _wrong(f"steps.{cycle[0]}", f"steps wait for each other: {' -> '.join(cycle)}")
+            raise _wrong(f"steps.{cycle[0]}", f"steps wait for each other: {cycle_text(cycle)}")
         return cls(names, listed, number, needs, dependants, order)
 
     def __len__(self) -> int:

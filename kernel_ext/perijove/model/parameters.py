@@ -81,7 +81,9 @@ class Parameter(BaseModel):
         return ""
 
 
-NO_JSON = "must be JSON: text, finite numbers, true, false, null, lists and objects"
+DEEPEST = 100
+"""Lists and objects in each other. JSON writers end at a depth of their own."""
+NO_JSON = f"must be JSON, at most {DEEPEST} deep: text, finite numbers, true, false, null, lists and objects"
 
 
 def _rule(field: str, message: str) -> PydanticCustomError:
@@ -96,10 +98,20 @@ def _same(one: Any, other: Any) -> bool:
 def is_json(value: Any) -> bool:
     """Whether `value` can be written as JSON and read back."""
     try:
-        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        text.encode()
     except (TypeError, ValueError, RecursionError):
         return False
-    return True
+    return text.count("[") + text.count("{") <= DEEPEST or _depth(value) <= DEEPEST
+
+
+def _depth(value: Any) -> int:
+    """How many lists and objects are in each other."""
+    depth, level = 0, [value]
+    while level := [one for one in level if isinstance(one, list | tuple | Mapping)]:
+        depth += 1
+        level = [part for one in level for part in (one.values() if isinstance(one, Mapping) else one)]
+    return depth
 
 
 def parameter(given: Any) -> Any:

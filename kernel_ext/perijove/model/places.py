@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, StringConstraints
 
 STEP = r"[A-Za-z0-9_.-]{1,128}"
-"""The name of a step, as version 1 has it for ids of jobs."""
+"""The name of a step, as version 1 has it for ids of jobs; ``.`` and ``..`` are none."""
 _OUTPUT = r"[A-Za-z0-9_][\w.+-]{0,199}"
 _REFERENCE = re.compile(
     rf"jobs:(?P<step>{STEP})/(?P<output>{_OUTPUT})(?:\[(?P<key>[^\[\]\x00-\x1f]{{1,400}})\])?"
@@ -141,7 +141,7 @@ def references(value: Any) -> Iterator[Reference]:
                 yield from references(part)
 
 
-_TEMPLATE = re.compile(r"(?P<escape>\$?)\$\{\{\s*(?P<reference>.*?)\s*\}\}")
+_TEMPLATE = re.compile(r"(?P<escape>\$?)\$\{\{(?:\s*(?P<reference>.*?)\s*\}\})?")
 
 
 def templates(text: str) -> Iterator[Reference]:
@@ -163,10 +163,12 @@ def filled(text: str, value_of: Callable[[Reference], Any]) -> str:
 
 def literal(text: str) -> str:
     """The text that :func:`filled` makes `text` of, whatever that holds."""
-    return re.sub(r"\$\{\{\s*.*?\s*\}\}", lambda match: f"${match[0]}", text)
+    return re.sub(r"\$\{\{(?:\s*.*?\s*\}\})?", lambda match: f"${match[0]}", text)
 
 
 def _template(match: re.Match[str]) -> Reference:
+    if match["reference"] is None:
+        raise ValueError("${{ has no }} after it ; $${{ stands for the characters themselves")
     try:
         return Reference.parse(match["reference"])
     except ValueError as error:
@@ -175,7 +177,7 @@ def _template(match: re.Match[str]) -> Reference:
 
 
 _CONDITION = re.compile(
-    r"(?P<negated>not\s+)?(?P<reference>\S+)(?:\s+(?P<operator>==|!=|<=|>=|<|>)\s+(?P<value>.+))?"
+    r"(?P<negated>not +)?(?P<reference>[^ ]+)(?: +(?P<operator>==|!=|<=|>=|<|>) +(?P<value>.+))?"
 )
 
 
@@ -194,7 +196,7 @@ class Condition:
     @classmethod
     def parse(cls, text: str) -> Condition:
         """From its text; ``ValueError`` says what would be accepted."""
-        match = _CONDITION.fullmatch(text.strip())
+        match = _CONDITION.fullmatch(text.strip(" "))
         if match is None:
             raise ValueError(CONDITION)
         value = None

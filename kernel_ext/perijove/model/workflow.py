@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -80,7 +80,7 @@ def _items(value: Any) -> Any:
 
 def _input(value: Any) -> Any:
     if isinstance(value, list):
-        return [_input(part) for part in value]
+        return [_input(part) for part in _json(value)]
     if isinstance(value, Mapping):
         if list(value) != ["value"]:
             raise ValueError(INPUT)
@@ -265,7 +265,7 @@ class Workflow(BaseModel):
     description: str = ""
     parameters: dict[Identifier, Parameter] = Field(default_factory=dict)
     defaults: dict[str, Any] = Field(default_factory=dict)
-    """Fields of :class:`JobOptions`, ``image`` and ``cache``, for every step that does not give them itself."""
+    """Fields of :class:`JobOptions`, ``image``, ``cache``, for each step that does not give them itself."""
     fail_fast: bool = False
     """A failed step stops all others."""
     steps: Annotated[dict[StepName, Step], Field(min_length=1)]
@@ -299,15 +299,25 @@ class Workflow(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Self:
         for name, step in self.steps.items():
+            if name in {".", ".."}:
+                raise _rule(
+                    f"steps.{name}", "must be the name of a step, which . and .. are not: paths have them"
+                )
             for field, reference in step.references():
-                if trouble := self._trouble(step, reference):
+                if trouble := self._trouble(step, reference) or self._no_list(field, reference):
                     raise _rule(f"steps.{name}.{field}", trouble)
             for other in step.after:
                 if other not in self.steps:
                     raise _rule(f"steps.{name}.after", f"there is no step {other}")
         if cycle := cycle_in({name: step.needs() for name, step in self.steps.items()}):
-            raise _rule(f"steps.{cycle[0]}", f"steps wait for each other: {' -> '.join(cycle)}")
+            raise _rule(f"steps.{cycle[0]}", f"steps wait for each other: {cycle_text(cycle)}")
         return self
+
+    def _no_list(self, field: str, reference: Reference) -> str:
+        if field != "map" or reference.kind != "parameter":
+            return ""
+        kind = self.parameters[reference.parameter].type
+        return "" if kind in {"list", "any"} else f"takes a list, and {reference} is of type {kind}"
 
     def _trouble(self, step: Step, reference: Reference) -> str:
         if reference.kind in {"item", "index"}:
@@ -335,6 +345,12 @@ def laid_under(defaults: Mapping[str, Any], step: Mapping[str, Any]) -> dict[str
         given.add("volumes")
     wanted = {name: value for name, value in defaults.items() if _ALIASES.get(name, name) not in given}
     return {**wanted, **step}
+
+
+def cycle_text(cycle: Sequence[str]) -> str:
+    """``a -> b -> a``; of a long one its begin and its end."""
+    shown = cycle if len(cycle) <= 12 else [*cycle[:8], f"... ({len(cycle) - 11} more)", *cycle[-3:]]
+    return " -> ".join(shown)
 
 
 def cycle_in(needs: Mapping[str, Iterable[str]]) -> list[str]:
