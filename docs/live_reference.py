@@ -63,7 +63,9 @@ def _parameter(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
         return f"| `{(parameter.metavar or parameter.name).upper()}` | {_cell(parameter.help or '')} |"
     names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
-    value = "" if parameter.is_flag else f" {(parameter.metavar or parameter.name).upper()}"
+    value = (
+        "" if parameter.is_flag or parameter.count else f" {(parameter.metavar or parameter.name).upper()}"
+    )
     return f"| {names}{value} | {_cell(parameter.help or '')} |"
 
 

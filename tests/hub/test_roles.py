@@ -49,6 +49,7 @@ async def test_somebody_elses_job_is_as_if_it_were_not_there(settings: Settings)
         for method, path in [
             ("GET", "/jobs/1"),
             ("GET", "/jobs/1/logs"),
+            ("GET", "/jobs/1/logs?stream=engine"),
             ("GET", "/jobs/1/events"),
             ("GET", "/jobs/1/stats"),
             ("GET", "/jobs/1/outputs/x"),

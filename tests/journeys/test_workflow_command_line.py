@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -262,6 +263,36 @@ def served(folder: Path) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+ALTERNATING = """
+steps:
+  one: {command: [sh, -c, 'echo early; echo wrong >&2']}
+  second: {command: [echo, late], after: [one]}
+  lines: {command: [printf, 'a\\nb'], after: [second]}
+"""
+
+
+def test_steps_are_followed_under_their_labels_and_their_calls_shown(
+    site: Installation, tmp_path: Path
+) -> None:
+    (tmp_path / "flow.yaml").write_text(ALTERNATING)
+    process = started(site, tmp_path, "run", "-v", "flow.yaml")
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert "lines succeeded" in out
+    told = [re.split("  +", line) for line in err.splitlines()]
+    assert {(words[0], words[2], words[3]) for words in told} == {
+        ("one", "process", "execve sh -c 'echo early; echo wrong >&2'"),
+        ("second", "process", "execve echo late"),
+        ("lines", "process", "execve printf 'a\\nb'"),
+    }
+    process = started(site, tmp_path, "logs", "-f", latest(site, tmp_path))
+    out, err = process.communicate(timeout=200)
+    assert sorted(out.splitlines()) == ["lines  | a", "lines  | b", "one    | early", "second | late"]
+    assert err == "one    | wrong\n"
+    one = perijove(site, tmp_path, "logs", "-f", latest(site, tmp_path), "--step", "lines")
+    assert one == "a\nb", "alone, a step's output is as it was written"
 
 
 def test_the_example_of_the_documentation(site: Installation, tmp_path: Path) -> None:

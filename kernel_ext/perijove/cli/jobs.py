@@ -96,7 +96,7 @@ class _Log:
                 await print_calls(job, self.verbose)
             copies = [self._one(job, each, place) for each in self.streams]
             if self.follow:
-                copies.append(follow_calls(job, self.verbose, place.label if place else ""))
+                copies.append(follow_calls(job, self.verbose, place.filled if place else ""))
             await asyncio.gather(*copies)
 
     async def _one(self, job: AsyncJob, stream: Streams, place: Place | None) -> None:

@@ -69,12 +69,17 @@ class Place:
     number: int
     width: int
 
+    @property
+    def filled(self) -> str:
+        """Its label with blanks up to the width."""
+        return f"{printable(self.label):{self.width}}"
+
 
 class Labelled:
     """Whole lines of a stream, each behind its step's label."""
 
     def __init__(self, place: Place, write: Write) -> None:
-        text = f"{printable(place.label):{place.width}} |".encode()
+        text = f"{place.filled} |".encode()
         if coloured():
             text = b"\x1b[%dm%s%s" % (_LABELS[place.number % len(_LABELS)], text, _RESET)
         self._start, self._write, self._rest = text + b" ", write, b""

@@ -135,7 +135,7 @@ async def _calls(run: AsyncRun, verbose: int) -> None:
     """Show the engine calls that are made for the steps."""
 
     async def of_step(job: AsyncJob, place: Place | None) -> None:
-        await follow_calls(job, verbose, place.label if place else "")
+        await follow_calls(job, verbose, place.filled if place else "")
 
     await follow_steps(run, None, of_step)
 
