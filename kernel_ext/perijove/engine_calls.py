@@ -39,9 +39,10 @@ def body_text(call: Call) -> str:
 
 
 def command_line(call: Call) -> str:
-    """The command of docker-run(1) or podman-run(1) that does what `call` and the start after it do.
+    """The command of docker-run(1) or podman-run(1) that makes such a container as `call` and starts it.
 
-    Empty for any other call. A variable whose value is hidden is taken from the shell's environment.
+    Empty for any other call. A variable whose value is hidden is taken from the shell's environment. Name and
+    labels of Perijove are left out: by these the node would take the container for the job's, and remove it.
     """
     body, (path, query) = call.get("body"), _target(call)
     if call.get("engine") not in ENGINES or not path.endswith("/containers/create") or "name" not in query:
@@ -49,10 +50,10 @@ def command_line(call: Call) -> str:
     if not isinstance(body, Mapping):
         return ""
     entrypoint, words = list(body.get("Entrypoint") or ()), list(body.get("Cmd") or ())
-    options = [("--name", query["name"][0]), *_own(body), *_host(body.get("HostConfig") or {})]
+    options = [*_own(body), *_host(body.get("HostConfig") or {})]
     if entrypoint:
         options.append(("--entrypoint", entrypoint[0]))
-    parts = [f"{call['engine']} run --detach", *(shlex.join(option) for option in options)]
+    parts = [f"{call['engine']} run", *(shlex.join(option) for option in options)]
     return " \\\n  ".join([*parts, shlex.join([str(body.get("Image")), *entrypoint[1:], *words])])
 
 
@@ -71,7 +72,8 @@ def _own(body: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         if value := body.get(field):
             yield option, str(value)
     for name, value in (body.get("Labels") or {}).items():
-        yield "--label", f"{name}={value}"
+        if not name.startswith("perijove."):
+            yield "--label", f"{name}={value}"
     if (body.get("Healthcheck") or {}).get("Test") == ["NONE"]:
         yield ("--no-healthcheck",)
 

@@ -100,10 +100,10 @@ class _Log:
             await asyncio.gather(*copies)
 
     async def _one(self, job: AsyncJob, stream: Streams, place: Place | None) -> None:
-        write = to_stderr() if stream == "stderr" and len(self.streams) > 1 else to_stdout()
+        sink = to_stderr() if stream == "stderr" and len(self.streams) > 1 else to_stdout()
         if self.follow:
-            labelled = Labelled(place, write) if place else None
-            await copy(job.follow_bytes(stream), labelled or write)
+            labelled = Labelled(place, sink) if place else None
+            await copy(job.follow_bytes(stream), labelled or sink)
             if labelled:
                 labelled.close()
             return
@@ -114,7 +114,7 @@ class _Log:
                 raise
             data = b""
         if data:
-            write(data)
+            sink.write(data)
 
 
 async def _pieces(job: AsyncJob, stream: Streams, follow: bool) -> None:

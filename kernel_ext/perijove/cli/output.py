@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, BinaryIO
@@ -28,8 +28,6 @@ Verbose = Annotated[
         help="Show the calls made of the engine; -vv also what was sent, and as a command line.",
     ),
 ]
-Write = Callable[[bytes], None]
-
 _STYLES = {"time": "dim", "engine": "cyan", "what": "bold", "answer": "green", "failure": "red"}
 _YELLOW, _RESET = b"\x1b[33m", b"\x1b[0m"
 _LABELS = (36, 35, 32, 34, 33)
@@ -42,23 +40,27 @@ def coloured() -> bool:
     return wanted and sys.stdout.isatty() and sys.stderr.isatty()
 
 
-def to_stdout() -> Write:
-    """Writes to standard output as it is."""
-    return _writer(sys.stdout.buffer)
+@dataclass(frozen=True)
+class Sink:
+    """Where a stream goes, and in which colour."""
+
+    target: BinaryIO
+    colour: bytes = b""
+
+    def write(self, data: bytes, before: bytes = b"") -> None:
+        """At once; `before` in its own colours."""
+        self.target.write(before + (self.colour + data + _RESET if self.colour else data))
+        self.target.flush()
 
 
-def to_stderr() -> Write:
-    """Writes to standard error, in another colour where both can be seen."""
-    write = _writer(sys.stderr.buffer)
-    return (lambda data: write(_YELLOW + data + _RESET)) if coloured() else write
+def to_stdout() -> Sink:
+    """Standard output as it is."""
+    return Sink(sys.stdout.buffer)
 
 
-def _writer(target: BinaryIO) -> Write:
-    def write(data: bytes) -> None:
-        target.write(data)
-        target.flush()
-
-    return write
+def to_stderr() -> Sink:
+    """Standard error, in another colour where both can be seen."""
+    return Sink(sys.stderr.buffer, _YELLOW if coloured() else b"")
 
 
 @dataclass(frozen=True)
@@ -78,28 +80,29 @@ class Place:
 class Labelled:
     """Whole lines of a stream, each behind its step's label."""
 
-    def __init__(self, place: Place, write: Write) -> None:
+    def __init__(self, place: Place, sink: Sink) -> None:
         text = f"{place.filled} |".encode()
         if coloured():
             text = b"\x1b[%dm%s%s" % (_LABELS[place.number % len(_LABELS)], text, _RESET)
-        self._start, self._write, self._rest = text + b" ", write, b""
+        self._start, self._sink, self._rest = text + b" ", sink, b""
 
-    def __call__(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
+        """Write the lines that `data` completes."""
         *lines, self._rest = (self._rest + data).split(b"\n")
-        if lines:
-            self._write(b"".join(self._start + line + b"\n" for line in lines))
+        for line in lines:
+            self._sink.write(line + b"\n", self._start)
 
     def close(self) -> None:
         """Write what is left without a line's end."""
         if self._rest:
-            self(b"\n")
+            self.write(b"\n")
 
 
-async def copy(chunks: AsyncGenerator[bytes, None], write: Write) -> None:
+async def copy(chunks: AsyncGenerator[bytes, None], target: Sink | Labelled) -> None:
     """Write `chunks` as they come."""
     async with aclosing(chunks):
         async for data in chunks:
-            write(data)
+            target.write(data)
 
 
 async def follow_calls(job: AsyncJob, verbose: int, label: str = "") -> None:
