@@ -29,6 +29,7 @@ from perijove.model import Account, Attempt
 from perijove_spawners import registry
 from perijove_spawners.launcher import (
     JOB_DIRECTORY,
+    EngineCall,
     Launch,
     Launcher,
     LauncherContext,
@@ -257,6 +258,8 @@ class Stand:
         else:
             self.account = Account("me", uid, os.getegid(), str(workplace / "home"), tuple(os.getgroups()))
         self.home = self.folder("home")
+        self.calls: list[tuple[Attempt, EngineCall]] = []
+        """Those that the launcher noted."""
         self._attempts: list[Attempt] = []
         self._opened = [launcher]
 
@@ -409,10 +412,13 @@ async def stand(target: Target, workplace: Path, request: pytest.FixtureRequest)
         options["url"] = request.getfixturevalue(target.engine)
     directory = workplace / "launcher"
     directory.mkdir(mode=0o700)
-    context = LauncherContext(f"test-{workplace.name[-8:].replace('_', 'x')}", directory, options)
+    calls: list[tuple[Attempt, EngineCall]] = []
+    installation = f"test-{workplace.name[-8:].replace('_', 'x')}"
+    context = LauncherContext(installation, directory, options, lambda *noted: calls.append(noted))
     launcher = registry.create(target.launcher, context)
     await launcher.open()
     stand = Stand(target, launcher, context, workplace)
+    stand.calls = calls
     try:
         yield stand
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from typing import TYPE_CHECKING
@@ -196,3 +197,15 @@ async def test_running_another_command_beside_it(stand: Stand) -> None:
     assert greeting == UNICODE
     assert account.startswith(f"{stand.account.uid}:{stand.account.gid}")
     assert cwd == str(stand.home)
+
+
+@pytest.mark.needs("real")
+async def test_a_start_is_noted_or_follows_from_the_launch(stand: Stand) -> None:
+    launch = await stand.start(stand.programs.exit(0), env={"PASSWORD": "s3cret"})
+    await stand.end_of(launch)
+    noted = [call for attempt, call in stand.calls if attempt == launch.attempt]
+    told = stand.launcher.call(launch)
+    assert bool(noted) != bool(told), "one of the two, and never both"
+    calls = noted + ([told] if told else [])
+    assert "exit 0" in json.dumps([call.body for call in calls])
+    assert "s3cret" not in repr(calls)
