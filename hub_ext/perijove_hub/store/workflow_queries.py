@@ -74,11 +74,11 @@ class Workflows:
             return [step_of(row) for row in connection.execute(query)]
 
     def results(self, keys: Iterable[str], owner: str) -> dict[str, ResultLine]:
-        """What `owner` may take for these keys: their own, else anybody's that is sealed."""
+        """What `owner` may take for these keys: their own, else anybody's that is sealed. Without ingredients."""
         found: dict[str, ResultLine] = {}
         mine = or_(result.c.owner == owner, result.c.sealed)
         for some in _chunks(list(dict.fromkeys(keys))):
-            for line in self._results(select(*_RESULT).where(result.c.key.in_(some), mine)):
+            for line in self._results(select(*_TAKEN).where(result.c.key.in_(some), mine)):
                 if line.key not in found or line.owner == owner:
                     found[line.key] = line
         return found
@@ -120,6 +120,7 @@ class Workflows:
 
 
 _RESULT = [result.c[name] for name in RESULT]
+_TAKEN = _RESULT[:-1]
 
 
 def _chunks(keys: list[str]) -> Iterator[list[str]]:

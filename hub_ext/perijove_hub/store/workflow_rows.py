@@ -56,7 +56,8 @@ class ResultLine:
     job: int | None
     at: float
     outputs: dict[str, Any]
-    ingredients: dict[str, Any]
+    ingredients: dict[str, Any] = field(default_factory=dict)
+    """Empty where only what may be taken was asked for: they are many times as long as the rest."""
 
 
 @dataclass(slots=True)

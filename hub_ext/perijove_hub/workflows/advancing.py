@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 CHUNK = 200
 """Instances that become jobs at once; between two such bundles other work gets its turn."""
+LOOK = 1.0
+"""Seconds after which what could not be done, and runs that wait for room in the queue, are looked at again."""
 _BAD = (StepState.FAILED, StepState.LOST, StepState.KILLED)
 
 
@@ -282,13 +284,22 @@ class Advancing:
             self._submit(live, fit)
         else:  # a wish came in between
             self._put_back(live, fit)
-        wrong = [one for one in some if one.wrong]
-        if wrong and live.nodes_until > self._controller.core.steady():
-            raise UnavailableError(f"not all nodes may be back: {wrong[0].wrong}")
-        for one in wrong:
+        if wrong := [one for one in some if one.wrong]:
+            self._refuse(live, wrong)
+        await asyncio.sleep(0)
+
+    def _refuse(self, live: Live, some: Sequence[Draft]) -> None:
+        """They cannot be jobs; soon after a restart they are tried again, for not all nodes may be back."""
+        if live.nodes_until > self._controller.core.steady():
+            log.warning("run %d: not all nodes may be back: %s", live.run.id, some[0].wrong)
+            for one in some:
+                self._release(live, one.unit)
+            waiting = [(live, one.unit) for one in some]
+            asyncio.get_running_loop().call_later(LOOK, self._again, waiting)
+            return
+        for one in some:
             one.unit.reason = refused(one.wrong)
             self.ended(live, one.unit, StepState.FAILED)
-        await asyncio.sleep(0)
 
     def _put_back(self, live: Live, some: Sequence[Draft]) -> None:
         """Those of them that neither run nor have ended, nor wait for an equal one, are ready again."""

@@ -12,6 +12,7 @@ from perijove.model.workflow import IMPLICIT
 from perijove_hub.store.workflow_rows import StepLine
 from perijove_hub.store.workflow_tables import WHOLE
 from perijove_hub.workflows.graph import Graph
+from perijove_hub.workflows.keys import Keys
 from perijove_hub.workflows.progress import Progress
 from perijove_hub.workflows.resolve import Files, Scope, Unresolvable, holds_files, made
 
@@ -73,6 +74,7 @@ class Live:
         """It cannot go on, and is being ended."""
         self.bases: dict[int, dict[str, Any]] = {}
         self.constants: dict[int, Any] = {}
+        self.keys: dict[int, Keys] = {}
         self.shared: dict[int, JobSpec] = {}
         """What jobs of steps would be whose calls share warm ones."""
         self._gathered: dict[tuple[int, str], Any] = {}
@@ -252,7 +254,16 @@ def step_run(line: StepLine) -> StepRun:
 
 def brief(output: Output) -> dict[str, Any]:
     """An output as JSON, without what it does not have."""
-    return output.model_dump(mode="json", exclude_defaults=True)
+    found: dict[str, Any] = {}
+    if output.digest is not None:
+        found["digest"] = output.digest
+    if output.size is not None:
+        found["size"] = output.size
+    if output.valued:
+        found["valued"], found["value"] = True, output.value
+    if output.name:
+        found["name"] = output.name
+    return found
 
 
 def outputs_of(step: Step, job: Job) -> dict[str, Output]:

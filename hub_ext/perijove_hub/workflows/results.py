@@ -83,11 +83,12 @@ class Results:
         found: dict[str, Found] = {}
         wanted = [one.unit for one in some if one.unit.key is not None]
         if run.cache == "use":
-            for unit in wanted:
+            for unit in wanted if live.earlier else ():
                 line = live.earlier.get(live.label(unit))
                 if line is not None and line.key == unit.key:
                     found[live.label(unit)] = earlier(line, run.owner)
-            keys = [u.key for u in wanted if u.key and live.step_of(u).cached and live.label(u) not in found]
+            left = [unit for unit in wanted if live.label(unit) not in found] if found else wanted
+            keys = [unit.key for unit in left if unit.key and live.step_of(unit).cached]
             taken = database.results(keys, run.owner)
             found |= {key: Found(line.run, line.outputs, line.owner) for key, line in taken.items()}
         missing = [u for u in wanted if u.key not in found and live.label(u) not in found]

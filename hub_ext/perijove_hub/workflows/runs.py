@@ -26,7 +26,7 @@ from perijove.model import (
 from perijove_hub.jobs.controller import Controller
 from perijove_hub.jobs.events import Change, Event, Hold, Release
 from perijove_hub.store.database import TRANSIENT
-from perijove_hub.workflows.advancing import Advancing
+from perijove_hub.workflows.advancing import LOOK, Advancing
 from perijove_hub.workflows.live import Live, step_run
 from perijove_hub.workflows.reading import Reading
 from perijove_hub.workflows.retaining import Retaining
@@ -39,8 +39,6 @@ log = logging.getLogger(__name__)
 
 NODES_RETURN = 60.0
 """Seconds after a restart in which a step that no node could run is not given up."""
-LOOK = 1.0
-"""Seconds after which runs that wait for room in the queue are looked at again."""
 
 
 class Runs:
@@ -96,7 +94,7 @@ class Runs:
                     telling.dirty.update((i, live) for i, live in self.live.items() if live.ready)
             dirty, telling.dirty = telling.dirty, {}
             for number, live in dirty.items():
-                if number in self.live and await self._turn(live):
+                if self.live.get(number) is live and await self._turn(live):
                     telling.wake(live)
 
     async def _turn(self, live: Live) -> bool:
@@ -104,8 +102,8 @@ class Runs:
             return await self._advancing.turn(live)
         except (UnavailableError, *TRANSIENT) as error:
             log.warning("run %d goes on later: %s", live.run.id, error)
-            await asyncio.sleep(LOOK)
-            return True
+            asyncio.get_running_loop().call_later(LOOK, self.telling.wake, live)
+            return False
         except Exception as error:
             log.exception("run %d cannot go on", live.run.id)
             return self._advancing.break_off(live, f"{type(error).__name__}: {error}")

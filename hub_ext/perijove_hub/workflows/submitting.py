@@ -111,8 +111,10 @@ def key_of(
     if constant is None:
         return
     try:
+        if unit.step not in live.keys or live.keys[unit.step].fixed is not constant:
+            live.keys[unit.step] = keys.Keys(constant)
         parts = keys.ingredients(constant, **filling.ingredients_of(one.made))
-        unit.key, unit.ingredients = keys.key_of(parts), parts
+        unit.key, unit.ingredients = live.keys[unit.step].key_of(parts), parts
     except ValueError as error:
         one.wrong = str(error)
 

@@ -10,6 +10,7 @@ import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, StringConstraints
@@ -46,6 +47,10 @@ class Reference:
     @classmethod
     def parse(cls, text: str) -> Reference:
         """The inverse of ``str()``; ``ValueError`` says what would be accepted."""
+        return _parsed(text)
+
+    @classmethod
+    def _parse(cls, text: str) -> Reference:
         match = _REFERENCE.fullmatch(text)
         if match is None:
             raise ValueError(REFERENCE)
@@ -65,6 +70,12 @@ class Reference:
         if self.kind == "parameter":
             return f"parameters:{self.parameter}"
         return f"item:{self.key}" if self.key is not None else self.kind
+
+
+@lru_cache(4096)
+def _parsed(text: str) -> Reference:
+    # The steps of a large workflow name the same few things over and over.
+    return Reference._parse(text)  # noqa: SLF001 - its own
 
 
 def _reference(text: str) -> str:
