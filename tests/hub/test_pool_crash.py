@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import secrets
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
-COUNT = 600
+COUNT = 300
 
 
 def note(n: int, folder: str) -> int:
@@ -58,10 +59,18 @@ def start(site: Installation, folder: Path, **more: Any) -> int:
         "isolation": "shared",
         "memory": "256M",
     }
-    with site.client() as http:
-        answer = http.post("/workflows", json={"workflow": {"steps": {"note": step, "total": total}}})
-        assert answer.status_code == 201, answer.text
-    return int(answer.json()["id"])
+    body = {"workflow": {"steps": {"note": step, "total": total}}}
+    headers = {"Idempotency-Key": secrets.token_hex(8)}
+
+    def accepted() -> int | None:
+        """Asked for again with the same key when the service dies over it."""
+        with suppress(httpx.TransportError, OSError), site.client() as http:
+            answer = http.post("/workflows", json=body, headers=headers)
+            assert answer.status_code == 201 or answer.status_code >= 500, answer.text
+            return int(answer.json()["id"]) if answer.status_code == 201 else None
+        return None
+
+    return wait_until(accepted, "that the run is accepted", 60)
 
 
 def asked(site: Installation, path: str) -> Any:
@@ -94,9 +103,11 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Installation]:
-    with installed(tmp_path / "state", "--no-hub", "--port", "0", "--launcher", "process") as made:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """Each test leaves it whole: what was killed is there again when its run has ended."""
+    state = tmp_path_factory.mktemp("site") / "state"
+    with installed(state, "--no-hub", "--port", "0", "--launcher", "process") as made:
         yield made
 
 
