@@ -79,7 +79,7 @@ def test_who_has_no_key_gets_no_answer(place: dict[str, Any]) -> None:
         address = cluster.scheduler.address
         for stranger in (address, address.replace("tls://", "tcp://")):
             with pytest.raises((OSError, TypeError)):
-                asyncio.run(core.connect(stranger, timeout=10))  # type: ignore[no-untyped-call]
+                asyncio.run(core.connect(stranger, timeout=10))
 
 
 def test_it_ends_when_its_owner_is_killed(place: dict[str, Any]) -> None:
