@@ -8,16 +8,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.requests import Request
 
+from perijove.model import ForbiddenError
 from perijove_hub.app import create_app
 from perijove_hub.identity import Caller
 from perijove_hub.pages.plots import bars, ceiling, columns, fractions, targets
-from perijove_hub.pages.session import COOKIE
+from perijove_hub.pages.session import COOKIE, Sessions
 from perijove_hub.settings import ManagedAccount, Settings
 from perijove_spawners.fabric.port import DirectFabric
 
@@ -357,3 +360,23 @@ def test_plots_are_whole_and_hold_no_markup_of_names(rows: list[tuple[str, float
 def test_scales_end_at_round_numbers_not_far_above(value: float) -> None:
     top = ceiling(value)
     assert value * 0.99999 <= top <= value * 2.6
+
+
+def test_after_the_login_one_is_on_the_page_that_was_wanted() -> None:
+    class Hub:
+        oauth_client_id, oauth_redirect_uri, oauth_authorization_url = (
+            "me",
+            "http://here/back",
+            "http://hub/in",
+        )
+
+    sessions = Sessions("key", "/services/perijove", Hub())
+    wanted = "/services/perijove/workflows?state=running"
+    away = sessions.login(wanted)
+    state = parse_qs(urlsplit(away.headers["location"]).query)["state"][0]
+    cookie = away.headers["set-cookie"].partition(";")[0]
+    scope = {"type": "http", "headers": [(b"cookie", cookie.encode())]}
+    assert sessions.check_state(Request(scope), state) == wanted
+    assert sessions.begin("token", wanted).headers["location"] == wanted
+    with pytest.raises(ForbiddenError):
+        sessions.check_state(Request({"type": "http", "headers": []}), state)

@@ -127,12 +127,21 @@ async def visit(request: Request, show: Callable[[Caller], Awaitable[Response]])
     if found is None and sessions.auth is None:
         raise UnauthorizedError("add ?token=TOKEN to the address; the token is in STATE/endpoint.json")
     if found is None:
-        return sessions.login()
+        return sessions.login(_own_page(request))
     caller = known_to(request, found)
     try:
         return await show(caller)
     except (UserError, UnavailableError) as error:
         return _failed(request, caller, error)
+
+
+def _own_page(request: Request) -> str:
+    """Path and query of what was asked for: where one goes on after the login."""
+    path, query = request.url.path, request.url.query
+    prefix: str = request.app.state.settings.prefix
+    if request.method != "GET" or not path.startswith(f"{prefix}/") or path.startswith("//"):
+        return f"{prefix}/"
+    return f"{path}?{query}" if query else path
 
 
 def _failed(request: Request, caller: Caller, error: PerijoveError) -> Response:

@@ -46,22 +46,22 @@ class Sessions:
         except (BadSignature, UnauthorizedError):
             return None
 
-    def login(self) -> RedirectResponse:
-        """Off to the hub. The state is bound to this browser by a cookie of its own."""
+    def login(self, wanted: str) -> RedirectResponse:
+        """Off to the hub, and back to the page `wanted`. The state is bound to this browser by a cookie."""
         nonce = secrets.token_urlsafe(16)
         query = {
             "client_id": self.auth.oauth_client_id,
             "redirect_uri": self.auth.oauth_redirect_uri,
             "response_type": "code",
-            "state": self._state.dumps(nonce),
+            "state": self._state.dumps([nonce, wanted]),
         }
         answer = RedirectResponse(f"{self.auth.oauth_authorization_url}?{urlencode(query)}", 302)
         answer.set_cookie(STATE_COOKIE, nonce, LOGIN, path=self.path, httponly=True, samesite="lax")
         return answer
 
-    def begin(self, token: str) -> RedirectResponse:
-        """A session for the owner of `token`."""
-        answer = RedirectResponse(self.path, 302)
+    def begin(self, token: str, page: str | None = None) -> RedirectResponse:
+        """A session for the owner of `token`, on `page` of this service."""
+        answer = RedirectResponse(page or self.path, 302)
         answer.set_cookie(
             COOKIE, str(self._cookie.dumps(token)), DAY, path=self.path, httponly=True, samesite="lax"
         )
@@ -84,14 +84,15 @@ class Sessions:
         if not same or mode != "navigate" or site != "same-origin":
             raise ForbiddenError("this form was not sent by the page, or too late; open the page again")
 
-    def check_state(self, request: Request, state: str) -> None:
-        """Raise :class:`ForbiddenError` unless this browser began the login that `state` belongs to."""
+    def check_state(self, request: Request, state: str) -> str:
+        """The page that was wanted. :class:`ForbiddenError` unless this browser began that login."""
         try:
-            nonce = self._state.loads(state, max_age=LOGIN)
-        except BadSignature:
+            nonce, wanted = self._state.loads(state, max_age=LOGIN)
+        except (BadSignature, ValueError, TypeError):
             raise ForbiddenError("this login was not begun here, or too long ago; start again") from None
         if not secrets.compare_digest(str(nonce), request.cookies.get(STATE_COOKIE, "")):
             raise ForbiddenError("this login was begun in another browser; start again")
+        return str(wanted)
 
 
 def _fingerprint(request: Request) -> str:
@@ -104,5 +105,5 @@ async def callback(request: Request, code: str, state: str) -> RedirectResponse:
     sessions: Sessions = request.app.state.sessions
     if sessions.auth is None:
         raise ForbiddenError("there is no hub to log in with")
-    sessions.check_state(request, state)
-    return sessions.begin(await sessions.auth.token_for_code(code, sync=False))
+    wanted = sessions.check_state(request, state)
+    return sessions.begin(await sessions.auth.token_for_code(code, sync=False), wanted)
