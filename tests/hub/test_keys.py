@@ -60,6 +60,15 @@ def test_the_canonical_form_is_that_of_the_library(value: Any) -> None:
     assert canonical(exact(value)) == rfc8785.dumps(exact(value))
 
 
+@given(st.dictionaries(st.text(max_size=3), values, max_size=3), st.lists(values, max_size=2), st.booleans())
+@example({}, [], False)
+def test_keys_of_a_step_are_those_of_its_instances(given: Any, args: list[Any], filled: bool) -> None:
+    fixed = keys.constant(step(env={"A": "ä"}), image_digest=IMAGE, platform="linux/amd64")
+    texts: dict[str, Any] = {"command": ["fit", "7"], "env": {}} if filled else {}
+    whole = keys.ingredients(fixed, inputs={"data": DATA}, args=args, parameters=given, **texts)
+    assert keys.Keys(fixed).key_of(whole) == key_of(whole)
+
+
 @given(values, values)
 @example(1, 1.0)
 @example(1, True)

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from perijove.model import StepRun
 from perijove_hub.app import create_app
 from perijove_hub.identity import Caller
 from perijove_hub.settings import ManagedAccount, Settings
@@ -119,6 +120,54 @@ async def test_steps_are_listed_by_their_run_and_a_run_is_no_job(flows: Flows) -
     assert [step["index"] for step in page["steps"]] == [0, 1]
     rest = (await http.get(f"/workflows/{number}/steps", params={"after": page["next"]})).json()
     assert ([step["index"] for step in rest["steps"]], rest["next"]) == ([2], None)
+
+
+async def test_steps_come_page_by_page_in_the_order_of_the_document(flows: Flows) -> None:
+    steps: dict[str, Any] = {
+        "z": {"command": ["show"]},
+        "each": {"command": ["show", "${{ item }}"], "map": [1, 2, 3], "after": ["z"]},
+        "none": {"command": ["show", "${{ item }}"], "map": []},
+        "y": {"command": ["show"]},
+        "gone": {"command": ["show"], "map": [1], "when": "parameters:no"},
+        "fails": {"command": ["fail"], "after": ["each"]},
+        "a": {"command": ["wait"], "after": ["y"]},
+        "last": {"command": ["show"], "after": ["fails"], "map": [1, 2]},
+    }
+    parameters = {"no": {"type": "boolean", "default": False}}
+    number = await flows.begin(steps, parameters_of=parameters)
+    await flows.until(number, "a", "running")
+    await flows.until(number, "last", "rejected")
+    wanted = ["z", "each[0]", "each[1]", "each[2]", "y", "gone", "fails", "a", "last"]
+
+    async def paged(limit: int, **more: Any) -> list[str]:
+        found, after = list[str](), 0
+        while True:
+            params = {"limit": limit, "after": after, **more}
+            answer = (await flows.service.http.get(f"/workflows/{number}/steps", params=params)).json()
+            assert len(answer["steps"]) <= limit
+            some = [StepRun.model_validate(step).label for step in answer["steps"]]
+            found += some
+            if answer["next"] is None:
+                return found
+            assert len(some) == limit
+            after = answer["next"]
+
+    async def check() -> None:
+        for limit in (1, 2, 3, 100):
+            assert await paged(limit) == wanted
+            assert await paged(limit, step="each") == wanted[1:4]
+            assert await paged(limit, step="gone") == ["gone"]
+            assert await paged(limit, step="nothing") == []
+            assert await paged(limit, state=["failed", "skipped"]) == ["gone", "fails"]
+            assert await paged(limit, state="succeeded") == wanted[:5]
+            assert await paged(limit, state="succeeded", step="each") == wanted[1:4]
+
+    await check()
+    await flows.act(number, "kill")
+    await flows.ended(number)
+    await flows.service.settled()
+    assert number not in flows.service.runs.live
+    await check()
 
 
 async def test_runs_are_listed_newest_first_without_their_documents(flows: Flows) -> None:

@@ -137,6 +137,7 @@ async def test_a_key_of_a_submission_begins_one_run(site: Site) -> None:
 async def test_steps_wait_for_nodes_that_are_not_back_yet(site: Site) -> None:
     flows = await site.start()
     number = await flows.begin({"a": {"command": ["wait"]}, "b": {"command": ["show"], "after": ["a"]}})
+    other = await flows.begin({"c": {"command": ["show"]}}, hold=True)
     await flows.until(number, "a", "running")
     await flows.service.settled()
     await site.stop()
@@ -145,6 +146,9 @@ async def test_steps_wait_for_nodes_that_are_not_back_yet(site: Site) -> None:
     async with running(site.settings, [alone]) as service:  # without the node that has the launcher
         flows = Flows(service, site.node)
         await service.settled()
+        assert (await flows.run(number))["state"] == "running"
+        await flows.act(other, "kill")  # what waits in one run keeps no other from its end
+        assert (await flows.ended(other))["state"] == "killed"
         assert (await flows.run(number))["state"] == "running"
     flows = await site.start()
     assert (await flows.ended(number))["state"] == "succeeded"

@@ -51,7 +51,15 @@ def runs_of(request: Request) -> Runs:
 
 async def run_of(request: Request, caller: Caller, number: int) -> Run:
     """A run that the caller may see; :class:`NotFoundError` when there is none or it is not theirs."""
-    run = await runs_of(request).find(number) if 0 <= number <= MAX_ID else None
+    return _seen(caller, number, await runs_of(request).find(number) if 0 <= number <= MAX_ID else None)
+
+
+async def bare_run_of(request: Request, caller: Caller, number: int) -> Run:
+    """The same without its document, which of a large run takes long to read."""
+    return _seen(caller, number, await runs_of(request).bare(number) if 0 <= number <= MAX_ID else None)
+
+
+def _seen(caller: Caller, number: int, run: Run | None) -> Run:
     if run is None or not _sees(caller, run):
         raise NotFoundError(f"there is no run {number}")
     return run

@@ -12,7 +12,16 @@ from pydantic import BaseModel, ValidationError
 from perijove.model import InvalidSpecError, Run, StepRun, StepState, UserError
 from perijove.model.validation import field_errors, parse_json
 from perijove_hub.api.bodies import json_body, read_body
-from perijove_hub.api.finding import Number, Who, controller_of, run_of, runs_of, states_of, view_of
+from perijove_hub.api.finding import (
+    Number,
+    Who,
+    bare_run_of,
+    controller_of,
+    run_of,
+    runs_of,
+    states_of,
+    view_of,
+)
 from perijove_hub.api.jobs import first_node
 from perijove_hub.api.listing import owner_seen
 from perijove_hub.store.workflow_queries import RunPage
@@ -98,7 +107,7 @@ async def show(request: Request, caller: Who, number: int) -> Run:
 
 
 class StepList(BaseModel):
-    """A page of steps; `next`, given as ``after``, continues."""
+    """A page of steps; `next`, given as ``after``, continues, also while the run goes on."""
 
     steps: list[StepRun]
     next: int | None
@@ -115,13 +124,9 @@ async def steps(
     after: Number | None = None,
 ) -> StepList:
     """Steps of a run in the order of the document, mapped ones once for each element."""
-    await run_of(request, caller, number)
-    found = await runs_of(request).steps(number)
-    chosen = [one for one in found if (not state or one.state in state) and step in {None, one.step}]
-    begin_at = after or 0
-    page = chosen[begin_at : begin_at + limit]
-    more = begin_at + limit < len(chosen)
-    return StepList(steps=page, next=begin_at + limit if more else None)
+    await bare_run_of(request, caller, number)
+    page, following = await runs_of(request).page(number, state or (), step, after or 0, limit=limit)
+    return StepList(steps=page, next=following)
 
 
 def _json(body: BaseModel, status: int = 200) -> Response:

@@ -73,8 +73,25 @@ class Workflows:
         with self._read() as connection:
             return [step_of(row) for row in connection.execute(query)]
 
+    def part(
+        self, number: int, steps: Sequence[str], after: int, states: Sequence[str], limit: int
+    ) -> list[StepLine]:
+        """Lines of some steps of a run with larger items than `after`, the smallest first, in one of `states`
+        (any, when there are none). At most :data:`AT_ONCE` steps.
+        """
+        query = select(*(step.c[name] for name in STEP)).where(
+            step.c.run == number, step.c.step.in_(steps), step.c.item > after
+        )
+        if states:
+            query = query.where(step.c.state.in_(states))
+        with self._read() as connection:
+            return [step_of(row) for row in connection.execute(query.order_by(step.c.item).limit(limit))]
+
     def results(self, keys: Iterable[str], owner: str) -> dict[str, ResultLine]:
-        """What `owner` may take for these keys: their own, else anybody's that is sealed. Without ingredients."""
+        """What `owner` may take for these keys: their own, else anybody's that is sealed.
+
+        Without ingredients.
+        """
         found: dict[str, ResultLine] = {}
         mine = or_(result.c.owner == owner, result.c.sealed)
         for some in _chunks(list(dict.fromkeys(keys))):

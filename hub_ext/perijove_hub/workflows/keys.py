@@ -144,7 +144,7 @@ class Keys:
         return _digest(b"{" + b",".join(written) + b"}")
 
 
-_EMPTY = {dict: b"{}", list: b"[]", str: b'""'}
+_EMPTY: dict[type, bytes] = {dict: b"{}", list: b"[]", str: b'""'}
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True).encode

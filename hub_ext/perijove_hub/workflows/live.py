@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from perijove.model import Job, JobSpec, Output, Reason, Run, State, Step, StepRun, StepState, Workflow
@@ -16,6 +17,8 @@ from perijove_hub.workflows.keys import Keys
 from perijove_hub.workflows.progress import Progress
 from perijove_hub.workflows.resolve import Files, Scope, Unresolvable, holds_files, made
 
+PLACES = 1 << 20
+"""More than a step has elements."""
 _BY_STATE = {state: StepState(state.value) for state in State}
 
 
@@ -70,6 +73,8 @@ class Live:
         """What the database knows is being taken over; nothing is submitted."""
         self.nodes_until = 0.0
         """Until then, by the steady clock, nodes may still come back after a restart."""
+        self.bundle = 0
+        """Instances that are looked at together next time; 0: as many as usual."""
         self.broken = False
         """It cannot go on, and is being ended."""
         self.bases: dict[int, dict[str, Any]] = {}
@@ -109,6 +114,19 @@ class Live:
                 yield self.whole[step]
             elif not self.progress.begun(step):
                 yield Unit(step, WHOLE)
+
+    def part(self, after: int) -> Iterator[tuple[int, Unit]]:
+        """:meth:`all_units` past the place `after`, with their places; see :func:`place`."""
+        first, item = divmod(after, PLACES)
+        for step in range(first, len(self.units)):
+            units = self.units[step]
+            if units and units[0].item != WHOLE:
+                for unit in islice(units, item if step == first else 0, None):
+                    yield place(step, unit.item), unit
+            elif step > first or not item:
+                unit = units[0] if units else self.whole.get(step) or Unit(step, WHOLE)
+                if units or step in self.whole or not self.progress.begun(step):
+                    yield place(step, WHOLE), unit
 
     # ---- what references come to
 
@@ -235,6 +253,11 @@ class Live:
         """The run with the numbers of its steps, without its document."""
         steps = {state: count for state, count in self.counts.items() if count}
         return self.run.model_copy(update={"steps": steps, "workflow": None})
+
+
+def place(step: int, item: int) -> int:
+    """Where an instance stands in a run, as a number that stays the same while others begin and end."""
+    return step * PLACES + max(item, 0) + 1
 
 
 def step_run(line: StepLine) -> StepRun:

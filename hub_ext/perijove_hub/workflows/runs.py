@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from perijove.model import (
@@ -27,7 +27,8 @@ from perijove_hub.jobs.controller import Controller
 from perijove_hub.jobs.events import Change, Event, Hold, Release
 from perijove_hub.store.database import TRANSIENT
 from perijove_hub.workflows.advancing import LOOK, Advancing
-from perijove_hub.workflows.live import Live, step_run
+from perijove_hub.workflows.ended import Ended
+from perijove_hub.workflows.live import PLACES, Live, step_run
 from perijove_hub.workflows.reading import Reading
 from perijove_hub.workflows.retaining import Retaining
 from perijove_hub.workflows.sharing import Sharing
@@ -53,6 +54,7 @@ class Runs:
         self._advancing = Advancing(controller, self.reading, self.telling, self.sharing)
         self._advancing.over = self._forget
         self.retaining = Retaining(controller)
+        self.ended = Ended(controller.database.workflows)
         controller.writer.listeners.append(self._heard)
 
     # ---- life
@@ -165,6 +167,12 @@ class Runs:
         document = await asyncio.to_thread(database.document, number)
         return run.model_copy(update={"workflow": Workflow.model_validate_json(document or "")})
 
+    async def bare(self, number: int) -> Run | None:
+        """The run of that id, without its document."""
+        if (live := self.live.get(number)) is not None:
+            return live.record()
+        return await asyncio.to_thread(self.controller.database.workflows.run, number)
+
     async def steps(self, number: int) -> list[StepRun]:
         """All steps of a run, in the order of the document."""
         if (live := self.live.get(number)) is not None:
@@ -174,6 +182,37 @@ class Runs:
         order = {name: i for i, name in enumerate(run.workflow.steps)} if run and run.workflow else {}
         lines.sort(key=lambda line: (order.get(line.step, 0), line.item))
         return [step_run(line) for line in lines]
+
+    async def page(
+        self,
+        number: int,
+        states: Collection[StepState] = (),
+        step: str | None = None,
+        after: int = 0,
+        *,
+        limit: int,
+    ) -> tuple[list[StepRun], int | None]:
+        """Steps in the order of the document past the place `after`, those in `states` (all, when there are
+        none) and of the step named `step`; and the place to go on from, None at the end.
+        """
+        if (live := self.live.get(number)) is None:
+            return await asyncio.to_thread(self.ended.page, number, states, step, after, limit)
+        if step is not None:
+            if step not in live.graph.number:
+                return [], None
+            after = max(after, live.graph.number[step] * PLACES)
+        found: list[StepRun] = []
+        last = after
+        for here, unit in live.part(after):
+            if step is not None and live.graph.names[unit.step] != step:
+                break
+            if states and unit.state not in states:
+                continue
+            if len(found) == limit:
+                return found, last
+            found.append(live.view(unit))
+            last = here
+        return found, None
 
     async def changed(self, number: int, after: int) -> list[StepRun]:
         """Steps of a run that have changed since event `after`, or may have: those that have a job."""

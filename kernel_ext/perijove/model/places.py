@@ -75,7 +75,7 @@ class Reference:
 @lru_cache(4096)
 def _parsed(text: str) -> Reference:
     # The steps of a large workflow name the same few things over and over.
-    return Reference._parse(text)  # noqa: SLF001 - its own
+    return Reference._parse(text)
 
 
 def _reference(text: str) -> str:

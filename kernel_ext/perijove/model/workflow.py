@@ -242,10 +242,10 @@ class Step(JobOptions):
 
 
 def _of_argument(value: Any) -> Iterator[Reference]:
-    if isinstance(value, str):
-        yield from templates(value)
-    else:
+    if not isinstance(value, str):
         yield from references(value)
+    elif "${{" in value:
+        yield from templates(value)
 
 
 def _of_input(place: Any) -> Iterator[Reference]:
@@ -298,7 +298,9 @@ class Workflow(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        needs: dict[str, list[str]] = {}
         for name, step in self.steps.items():
+            needs[name] = list(step.after)
             if name in {".", ".."}:
                 raise _rule(
                     f"steps.{name}", "must be the name of a step, which . and .. are not: paths have them"
@@ -306,10 +308,12 @@ class Workflow(BaseModel):
             for field, reference in step.references():
                 if trouble := self._trouble(step, reference) or self._no_list(field, reference):
                     raise _rule(f"steps.{name}.{field}", trouble)
+                if reference.step:
+                    needs[name].append(reference.step)
             for other in step.after:
                 if other not in self.steps:
                     raise _rule(f"steps.{name}.after", f"there is no step {other}")
-        if cycle := cycle_in({name: step.needs() for name, step in self.steps.items()}):
+        if cycle := cycle_in(needs):
             raise _rule(f"steps.{cycle[0]}", f"steps wait for each other: {cycle_text(cycle)}")
         return self
 
