@@ -371,6 +371,7 @@ def steps(attempts: Attempts) -> list[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_killed_at_each_cell_the_outputs_are_those_of_an_uninterrupted_run(
     attempts: Attempts, study: list[Any]
 ) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +45,15 @@ def test_loading_the_extension_is_light() -> None:
 @pytest.mark.parametrize("module", ["perijove.cli.app", "perijove.client"])
 def test_the_command_line_needs_no_models(module: str) -> None:
     assert not loaded_after(f"import {module}") & {"pydantic_core", "rich", "httpx", "IPython", "jupyterhub"}
+
+
+def test_a_notebooks_job_builds_no_grammar_of_iris(tmp_path: Path) -> None:
+    """It would take as long as all else before the first cell."""
+    command = [sys.executable, "-X", "importtime", "-m", "perijove.runner", "notebook"]
+    env = {**os.environ, "PERIJOVE_JOB_DIR": str(tmp_path)}
+    told = subprocess.run(command, env=env, capture_output=True, text=True, check=False).stderr
+    assert "papermill.execute" in told
+    assert " lark" not in told
 
 
 def test_every_exported_name_exists() -> None:

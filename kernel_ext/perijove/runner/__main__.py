@@ -51,6 +51,8 @@ def _run(arguments: argparse.Namespace, directory: JobDirectory, log: DisplayLog
         except ModuleNotFoundError as error:
             raise RunnerError(f"{error.name} is not installed in this job, and cells need it") from error
         return run_cell(directory, log, arguments.out)
+    # jsonschema would build a grammar of IRIs, which no notebook has: half of the time until one begins.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     try:
         from perijove.runner.notebook import run_notebook
     except ModuleNotFoundError as error:
