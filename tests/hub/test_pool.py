@@ -10,12 +10,13 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 import pytest
-from waiting import until
+from waiting import becomes, until
 
 import perijove
 from perijove.model import JobSpec, ReasonCode, State
@@ -190,6 +191,23 @@ async def test_many_calls_are_made_in_few_jobs(bench: Bench) -> None:
         assert len(bench.warm_jobs()) <= 4
         job = bench.service.job(bench.warm_jobs().pop())
         assert job and (job.name, job.spec.memory) == ("shared functions", 256 << 20)
+
+
+async def test_a_warm_job_with_nothing_to_do_makes_room_for_jobs_that_wait(bench: Bench) -> None:
+    calls = bench.calls(double, 1, 2)
+    async with bench.serving(*calls):
+        await bench.notes.until(*labels(calls))
+        whole = await bench.service.submit(command=["true"], cpu=4, cwd=str(bench.folder))
+
+        async def ended() -> bool:
+            return bool((await bench.service.show(whole["id"]))["state"] == "succeeded")
+
+        await becomes(ended, "the end of a job that needs the whole node", SECONDS)
+        more = bench.calls(double, 21, run=2)
+        await_these = [replace(call, label=f"more-{call.label}") for call in more]
+        bench.pool.submit(await_these)
+        await bench.notes.until(*labels(await_these))
+        assert bench.notes.value("more-double[0]") == 42
 
 
 async def test_calls_that_take_long_get_more_jobs_up_to_what_there_is(bench: Bench) -> None:

@@ -308,6 +308,12 @@ def test_the_example_of_the_documentation(site: Installation, tmp_path: Path) ->
     assert outputs["report", None, "best"]["value"]["gamma"] == 0.001
     assert outputs["report", None, "plot"]["size"] > 5000
 
+    number, jobs = str(run["id"]), {each["step"]: str(each["job"]) for each in run["step_runs"]}
+    assert "choose one by --step: prepare, fit[0]" in perijove(site, tmp_path, "report", number, code=1)
+    page = perijove(site, tmp_path, "report", number, "--step", "fit[1]").strip()
+    assert page == f"fit[1].{number}.html" and "<title>fit[1]</title>" in (tmp_path / page).read_text()
+    assert perijove(site, tmp_path, "report", jobs["report"], "-o", "report.html") == "report.html\n"
+
 
 BUILT = """
 import perijove

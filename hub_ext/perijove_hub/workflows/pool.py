@@ -43,6 +43,7 @@ class Pool:
         """Runs of which nothing is to be made any more."""
         self._held: set[int] = set()
         self._wake = asyncio.Event()
+        self._crowded_since: float | None = None
         self._serving: dict[Warm, Serving] = {}
 
     # what the engine of workflows asks
@@ -105,8 +106,9 @@ class Pool:
             except TimeoutError:
                 pass
             self._wake.clear()
+            crowded = self._crowded()
             for key, line in list(self._lines.items()):
-                self._look_at(line)
+                self._look_at(line, crowded)
                 if line.empty and not line.warm and not line.starting:
                     del self._lines[key]
             if not self._lines:
@@ -114,7 +116,7 @@ class Pool:
 
     # how many warm jobs
 
-    def _look_at(self, line: Line) -> None:
+    def _look_at(self, line: Line, crowded: bool) -> None:
         now = self._controller.clock()
         for warm in line.warm:
             for name, at in warm.begun.items():
@@ -124,6 +126,8 @@ class Pool:
                 self._nudge(warm)
             elif warm.attempt is None and not warm.sent:
                 self._not_needed(warm)
+            elif not warm.sent and not warm.over and crowded:
+                self._make_room(warm, now)
         for _ in range(line.lacking()):
             line.starting += 1
             self._vital(self._start(line))
@@ -131,6 +135,22 @@ class Pool:
     def _not_needed(self, warm: Warm) -> None:
         job = self._controller.board.jobs.get(warm.job)
         if job is not None and job.state in {State.PENDING, State.HELD} and not job.kill_requested:
+            self._spawn(self._controller.act(warm.job, Kill(job.owner)))
+
+    def _crowded(self) -> bool:
+        """Whether jobs have waited for longer than it takes to place them."""
+        now = self._controller.clock()
+        if not self._controller.board.waiting:
+            self._crowded_since = None
+        elif self._crowded_since is None:
+            self._crowded_since = now
+        return self._crowded_since is not None and now - self._crowded_since >= LOOK / 2
+
+    def _make_room(self, warm: Warm, now: float) -> None:
+        """End a warm job that has nothing to do: what waits may need what it holds."""
+        job = self._controller.board.jobs.get(warm.job)
+        if job is not None and not job.kill_requested:
+            warm.closing = now
             self._spawn(self._controller.act(warm.job, Kill(job.owner)))
 
     async def _start(self, line: Line) -> None:
@@ -250,15 +270,16 @@ class Pool:
                 left.append(call)
             else:
                 lost.append(unknown(call, job, now))
+        # At once: a line with neither warm jobs nor calls is forgotten.
         self._gone(line, warm)
+        line.add((call for call in left if call.run not in self._killed), first=True)
         if warm.ended or lost:
             line.barren = 0
-        elif job.state in {State.FAILED, State.REJECTED}:
-            line.barren += 1
+        elif job.state in {State.FAILED, State.REJECTED} and job.submitted >= line.barren_at:
+            line.barren, line.barren_at = line.barren + 1, now
         await self._ended(
             line, [*lost, *(self._was_killed(call) for call in left if call.run in self._killed)]
         )
-        line.add((call for call in left if call.run not in self._killed), first=True)
         if line.barren >= _BARREN and len(line):
             line.barren = 0
             why = job.reason.message if job.reason and job.reason.message else f"it was {job.state}"

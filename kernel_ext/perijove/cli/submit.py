@@ -242,13 +242,16 @@ def run(
     verbose: Verbose = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Run a command as a job, stream its output and exit with its exit code.
+    """Run a command as a job, stream its output and exit with its exit code; or run a workflow.
 
-    The same as `submit --wait`, with the options one needs at a terminal.
+    The same as `submit --wait`, with the options one needs at a terminal. A .yaml or .json file is a
+    workflow, whose options are those of `perijove workflow run --help`.
 
         perijove run --gpus 1 -- nvidia-smi
 
         perijove run -vv --image python:3.12 -- python --version
+
+        perijove run flow.yaml -p lr=0.1
     """
     _submit(_fields(ctx, command), wait=True, as_json=as_json, verbose=verbose)
 

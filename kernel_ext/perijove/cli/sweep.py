@@ -44,6 +44,7 @@ from perijove.cli.submit import (
     Time,
     Volume,
 )
+from perijove.cli.whole import job_or_run
 from perijove.client import AsyncClient
 from perijove.model.errors import UserError
 from perijove.options import OPTIONS, spec_fields
@@ -53,6 +54,7 @@ from perijove.sweeps import columns, failure_lines, flat, grid_of, points_of, su
 
 if TYPE_CHECKING:
     from perijove.handle import AsyncJob
+    from perijove.runs import AsyncRun
     from perijove.sweeps import Point
 
 RESULT = "What is shown"
@@ -212,28 +214,53 @@ def _draw(points: Sequence[Point], target: Path) -> None:
         raise UserError(f"--plot {target}: {error}") from error
 
 
+def _only_notebook(run: AsyncRun) -> str:
+    """The one step of a run that has executed a notebook."""
+    found = [label for label, each in run.step_documents.items() if "notebook" in (each.get("outputs") or {})]
+    if len(found) != 1:
+        there = f"choose one by --step: {', '.join(found[:10])}" if found else "none of its steps has run one"
+        raise UserError(f"run {run.id}: which notebook? {there}")
+    return found[0]
+
+
 def report(
-    job_id: Annotated[str, typer.Argument(metavar="ID", help="Job of a notebook, such as 12 or 12_7.")],
+    job_id: Annotated[
+        str, typer.Argument(metavar="ID", help="Job of a notebook, such as 12 or 12_7, or run of a workflow.")
+    ],
+    step: Annotated[
+        str | None,
+        Option(help="Of a workflow's run with several notebooks: this step."),
+    ] = None,
     output: Annotated[
         Path | None, Option("--output", "-o", metavar="FILE", help="Where it goes; else NAME.ID.html.")
     ] = None,
     code: Annotated[bool, Option("--code/--no-code", help="With the code, or the output only.")] = True,
 ) -> None:
-    """Make an HTML page of the notebook that a job ran, with its outputs; also when it failed.
+    """Make an HTML page of the notebook that a job or step ran, with its outputs; also when it failed.
 
     perijove report 12 -o fit.html
+
+    perijove report 12 --step fit[3]
     """
 
-    async def fetched(client: AsyncClient) -> tuple[AsyncJob, bytes]:
+    async def of_job(client: AsyncClient) -> tuple[str, bytes, str]:
         job = await client.job(job_id)
-        return job, await job.output("notebook.ipynb")
+        name = "notebook" if "notebook" in job.outputs() else "notebook.ipynb"
+        return job.name or "notebook", await job.output(name), job.label
+
+    async def of_run(client: AsyncClient) -> tuple[str, bytes, str]:
+        run = await (await client.workflow(job_id)).refresh()
+        label = step or _only_notebook(run)
+        return label, await run.step(label).output("notebook"), str(run.id)
 
     from perijove.notebook_page import page
 
-    job, notebook = talk(fetched)
-    target = output or Path(f"{Path(job.name or 'notebook').stem}.{job.label}.html")
+    name, notebook, number = talk(
+        lambda client: job_or_run(job_id, lambda _: of_job(client), lambda _: of_run(client))
+    )
+    target = output or Path(f"{Path(name).stem}.{number}.html")
     try:
-        target.write_text(page(notebook, job.name, code=code), encoding="utf-8")
+        target.write_text(page(notebook, name, code=code), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error.strerror}") from error
     typer.echo(str(target))
