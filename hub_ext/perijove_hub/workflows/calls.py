@@ -209,6 +209,8 @@ class Line:
         """Warm jobs that are being submitted."""
         self.barren = 0
         """So many ended one after another without having made a call."""
+        self.barren_at = 0.0
+        """When that was counted last; those that were submitted before do not count."""
         self._waiting: dict[int, deque[Call]] = {}
         self._held: dict[int, deque[Call]] = {}
         self._functions: Counter[str] = Counter()
