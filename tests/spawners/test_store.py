@@ -223,16 +223,20 @@ def test_a_store_declared_full_takes_nothing_and_gives_everything(store: Store) 
 # Only on a folder
 
 
-def test_damage_is_noticed_on_reading_and_mended_by_putting_again(tmp_path: Path) -> None:
+def test_damage_is_noticed_on_reading_and_not_kept(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    digest = store.put([b"what it was"]).digest
-    [file] = [p for p in tmp_path.rglob("*") if p.is_file()]
     for damaged in (b"what it is!", b"what it wa", b"what it was!", b""):
+        digest = store.put([b"what it was"]).digest
+        whole = store.put_tree([Entry("a", digest, 11, False)]).digest
+        [file] = [p for p in tmp_path.rglob("*") if p.is_file() and p.read_bytes() == b"what it was"]
         file.write_bytes(damaged)
         with store.open(digest) as opened, pytest.raises(CorruptError, match=digest):
             opened.read()
+        assert store.exists(digest)
         with pytest.raises(CorruptError):
-            store.copy_out(digest, tmp_path / f"out{len(damaged)}{damaged[-1:]!r}")
+            store.copy_out(whole, tmp_path / f"out{len(damaged)}{damaged[-1:]!r}")
+        assert not store.exists(digest)
+        assert not store.refresh(whole)
     store.put([b"what it was"])
     assert read(store, digest) == b"what it was"
 

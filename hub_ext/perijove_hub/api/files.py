@@ -181,11 +181,15 @@ async def output(request: Request, caller: Who, job_id: JobId, name: str) -> Res
 async def streamed(store: Store, digest: str, name: str) -> StreamingResponse:
     """The file's bytes, to be kept as `name`."""
     file: BinaryIO = await asyncio.to_thread(store.open, digest)
+    # Before the answer begins: what is damaged, and not long, can still be said so.
+    first = await asyncio.to_thread(file.read, CHUNK)
 
     def pieces() -> Iterator[bytes]:
         with file:
-            while piece := file.read(CHUNK):
+            piece = first
+            while piece:
                 yield piece
+                piece = file.read(CHUNK)
 
     # RFC 8187: a header has no letters of its own beyond ASCII.
     headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}", "ETag": f'"{digest}"'}

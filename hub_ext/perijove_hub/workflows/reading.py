@@ -42,10 +42,14 @@ class Reading:
                 await asyncio.sleep(1.0)
 
     def _content(self, digest: str) -> Any:
-        if is_tree(digest):
-            return self.store.open_tree(digest)
-        with self.store.open(digest) as file:
-            return parsed(file.read(CONTENT_BYTES + 1))
+        try:
+            if is_tree(digest):
+                return self.store.open_tree(digest)
+            with self.store.open(digest) as file:
+                return parsed(file.read(CONTENT_BYTES + 1))
+        except CorruptError:
+            self.store.drop_damaged(digest)
+            raise
 
     async def code(self, step: Step) -> Any:
         """What of a notebook step's code determines its result; None of other steps."""

@@ -127,14 +127,36 @@ class Store:
 
         `give` is called with each path made, files when they are whole. Files have `mode`, those that are
         executable in a folder also the x bits beside its r bits; folders have 0755. Raises as
-        :meth:`open`; what was made until then stays.
+        :meth:`open`; what was made until then stays. What is damaged is not kept any longer.
         """
-        target = Path(path)
+        try:
+            self._copy_out(digest, Path(path), give, mode)
+        except CorruptError:
+            self.drop_damaged(digest)
+            raise
+
+    def _copy_out(self, digest: str, target: Path, give: Give | None, mode: int) -> None:
         if is_tree(digest):
             copy_tree(self.open_tree(digest), self.open, target, mode, give)
             return
         with self.open(digest) as source:
             copy_file(source, target, mode, give)
+
+    def drop_damaged(self, digest: str) -> None:
+        """Remove what of it is not what its digest says, read once more: it can be made again then."""
+        files = [digest]
+        if is_tree(digest):
+            try:
+                files = [one.digest for one in self.open_tree(digest).entries]
+            except CorruptError:
+                files = [blob_of(digest)]
+        for file in files:
+            try:
+                self.check(file)
+            except CorruptError:
+                self.delete([file])
+            except NotFoundError:
+                continue
 
     # what there is
 
