@@ -357,7 +357,8 @@ class Stand:
 
     def start_and_die(self, launch: Launch) -> None:
         """Have `launch` started by an agent in a process of its own, which is then killed."""
-        order = base64.b64encode(pickle.dumps((self.target.launcher, self.context, launch))).decode()
+        plain = LauncherContext(self.context.installation, self.context.directory, self.context.options)
+        order = base64.b64encode(pickle.dumps((self.target.launcher, plain, launch))).decode()
         agent = subprocess.Popen([sys.executable, "-c", AGENT, order], stdout=subprocess.PIPE)
         assert agent.stdout is not None
         said = agent.stdout.readline()

@@ -537,6 +537,10 @@ class FakeService(FakeSite):
     async def get_history(self, request: Request) -> Response:
         return JSONResponse([event["event"] for event in self.find(request).events])
 
+    async def post_missing(self, request: Request) -> Response:
+        wanted = (await request.json())["digests"]
+        return JSONResponse({"missing": [digest for digest in wanted if digest not in self.files]})
+
     async def post_file(self, request: Request) -> Response:
         data = await request.body()
         if len(data) > LARGEST:
@@ -589,6 +593,7 @@ class FakeService(FakeSite):
             ("/jobs/{id}/{verb}", self.post_verb, "POST"),
             ("/events", self.get_events, "GET"),
             ("/files", self.post_file, "POST"),
+            ("/files/missing", self.post_missing, "POST"),
             ("/site", self.get_site, "GET"),
             ("/me", self.get_me, "GET"),
             ("/health", self.get_health, "GET"),

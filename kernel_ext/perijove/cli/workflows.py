@@ -81,9 +81,9 @@ def run_flow(
     `perijove run FLOW` is the same. Files and notebooks that it names are sent along; relative paths count
     from the file's folder. Ctrl-C leaves the run going on.
 
-        perijove run flow.yaml -p lr=0.1 -p xs=@list.json
+        perijove workflow run flow.yaml -p lr=0.1 -p xs=@list.json
 
-        perijove run flow.yaml --dry-run
+        perijove workflow run flow.yaml --dry-run
     """
     from perijove.documents import given_values, load
     from perijove.importing import plan, submit
