@@ -370,6 +370,18 @@ def steps(attempts: Attempts) -> list[int]:
     return ran
 
 
+def shown(cell: Any) -> list[dict[str, Any]]:
+    """Its outputs; how a kernel cuts a stream in pieces depends on when it was flushed."""
+    found: list[dict[str, Any]] = []
+    for output in cell.get("outputs", []):
+        last = found[-1] if found else {}
+        if output["output_type"] == "stream" and last.get("name") == output["name"]:
+            found[-1] = {**last, "text": last["text"] + output["text"]}
+        else:
+            found.append(dict(output))
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_at_each_cell_the_outputs_are_those_of_an_uninterrupted_run(
@@ -393,11 +405,8 @@ def test_killed_at_each_cell_the_outputs_are_those_of_an_uninterrupted_run(
     assert steps(attempts) == [34, 35, 36]
     finished = attempts.executed
     for one, other in zip(finished.cells, uninterrupted.cells, strict=True):
-        assert (one.source, one.outputs, one.execution_count) == (
-            other.source,
-            other.outputs,
-            other.execution_count,
-        )
+        assert (one.source, one.execution_count) == (other.source, other.execution_count)
+        assert shown(one) == shown(other)
 
 
 def test_killed_between_two_checkpoints(attempts: Attempts, study: list[Any]) -> None:
