@@ -18,8 +18,6 @@ from perijove.yaml12 import Lines, read, write
 
 MAX_BYTES = 64 << 20
 """Of a document."""
-SUFFIXES = frozenset({".yaml", ".yml", ".json"})
-"""Of files that are workflows."""
 
 
 def load(path: str | os.PathLike[str]) -> Workflow:

@@ -18,7 +18,7 @@ from perijove.run_display import (
     run_bundle,
     table_html,
 )
-from perijove.widgets import acting_button
+from perijove.widgets import InPlace, acting_button
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,28 +106,12 @@ class RunTextView:
         self.changed()
 
 
-class RunHtmlView:
-    """A display that is updated in place: works in every notebook, without ipywidgets."""
+class RunHtmlView(InPlace):
+    """A run, updated in place."""
 
     def __init__(self, run: Run) -> None:
-        from IPython.display import DisplayHandle
-
+        super().__init__()
         self.known = Known(run)
-        self._handle = DisplayHandle()
-        self._shown: dict[str, Any] = {}
-
-    def open(self) -> None:
-        self._shown = self.bundle()
-        self._handle.display(self._shown, raw=True, metadata=self.metadata())
-
-    def changed(self) -> None:
-        bundle = self.bundle()
-        if bundle != self._shown:
-            self._shown = bundle
-            self._handle.update(bundle, raw=True, metadata=self.metadata())
-
-    def close(self) -> None:
-        self.changed()
 
     def bundle(self) -> dict[str, Any]:
         return dict(run_bundle(self.known.record, self.known.steps, pages=self.known.pages))

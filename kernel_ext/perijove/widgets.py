@@ -96,15 +96,22 @@ class TextView:
         self.changed()
 
 
-class HtmlView:
+class InPlace:
     """A display that is updated in place: works in every notebook, without ipywidgets."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self) -> None:
         from IPython.display import DisplayHandle
 
-        self.job = job
         self._handle = DisplayHandle()
-        self._shown: dict[str, str] = {}
+        self._shown: dict[str, Any] = {}
+
+    def bundle(self) -> dict[str, Any]:
+        """What is shown now, by MIME type."""
+        raise NotImplementedError
+
+    def metadata(self) -> dict[str, Any]:
+        """What a notebook that is opened again knows of this cell's output."""
+        raise NotImplementedError
 
     def open(self) -> None:
         self._shown = self.bundle()
@@ -116,8 +123,19 @@ class HtmlView:
             self._shown = bundle
             self._handle.update(bundle, raw=True, metadata=self.metadata())
 
-    def bundle(self) -> dict[str, str]:
-        return status_bundle(self.job)
+    def close(self) -> None:
+        self.changed()
+
+
+class HtmlView(InPlace):
+    """A job, updated in place."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self.job = job
+
+    def bundle(self) -> dict[str, Any]:
+        return {**status_bundle(self.job)}
 
     def metadata(self) -> dict[str, Any]:
         """So that a notebook opened again knows which job this cell's output is of."""
@@ -136,9 +154,6 @@ class HtmlView:
 
     def log(self, text: str) -> None:
         pass
-
-    def close(self) -> None:
-        self.changed()
 
 
 class WidgetView(HtmlView):

@@ -18,7 +18,6 @@ AHEAD = 0.5
 """Seconds of work that a warm job is given ahead, as calls of the same functions took before."""
 BUNDLE = 512
 """Calls that travel together at most."""
-IN_FLIGHT = 2 * BUNDLE
 GROW = 2.0
 """Seconds of work for each warm job: starting one more takes about one."""
 MOST = 256

@@ -91,52 +91,25 @@ def _note(content: dict[str, Any], size: int) -> dict[str, Any]:
     return {"output_type": "stream", "name": "stderr", "text": text}
 
 
-class TextStream:
-    """Stands in for ``sys.stdout`` or ``sys.stderr``: the real one and the display log both get the text.
-
-    Text is gathered for up to FLUSH_SECONDS, so that ten thousand prints a second are a few lines here.
-    """
+class StandIn:
+    """What programs expect of ``sys.stdout`` and ``sys.stderr`` beside ``write`` and ``flush``."""
 
     encoding = "utf-8"
-    errors = "surrogateescape"
+    closed = False
 
-    def __init__(self, name: str, real: TextIO, log: DisplayLog) -> None:
-        self.name = name
+    def __init__(self, real: TextIO) -> None:
         self._real = real
-        self._log = log
-        self._parts: list[str] = []
-        self._size = 0
-        self._lock = log.lock
-        log.add(self)
-        threading.Thread(target=self._flush_for_ever, name=f"display-{name}", daemon=True).start()
 
     def write(self, text: str) -> int:
+        """Take `text`; how many characters."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        if text:
-            with self._lock:
-                self._parts.append(text)
-                self._size += len(text)
-                if self._size >= FLUSH_CHARACTERS:
-                    self.flush()
+        self._take(text)
         return len(text)
 
     def writelines(self, lines: list[str]) -> None:
         for line in lines:
             self.write(line)
-
-    def flush(self) -> None:
-        with self._lock:
-            if not self._parts:
-                return
-            text, self._parts, self._size = "".join(self._parts), [], 0
-            self._log.write({"output_type": "stream", "name": self.name, "text": text})
-            real = getattr(self._real, "buffer", None)
-            if real is None:
-                self._real.write(text)
-            else:
-                real.write(text.encode("utf-8", "backslashreplace"))
-            self._real.flush()
 
     def isatty(self) -> bool:
         return False
@@ -154,12 +127,51 @@ class TextStream:
         return self._real.fileno()
 
     @property
-    def closed(self) -> bool:
-        return False
-
-    @property
     def buffer(self) -> Any:
         return self._real.buffer
+
+    def _take(self, text: str) -> None:
+        raise NotImplementedError
+
+
+class TextStream(StandIn):
+    """Stands in for ``sys.stdout`` or ``sys.stderr``: the real one and the display log both get the text.
+
+    Text is gathered for up to FLUSH_SECONDS, so that ten thousand prints a second are a few lines here.
+    """
+
+    errors = "surrogateescape"
+
+    def __init__(self, name: str, real: TextIO, log: DisplayLog) -> None:
+        super().__init__(real)
+        self.name = name
+        self._log = log
+        self._parts: list[str] = []
+        self._size = 0
+        self._lock = log.lock
+        log.add(self)
+        threading.Thread(target=self._flush_for_ever, name=f"display-{name}", daemon=True).start()
+
+    def _take(self, text: str) -> None:
+        if text:
+            with self._lock:
+                self._parts.append(text)
+                self._size += len(text)
+                if self._size >= FLUSH_CHARACTERS:
+                    self.flush()
+
+    def flush(self) -> None:
+        with self._lock:
+            if not self._parts:
+                return
+            text, self._parts, self._size = "".join(self._parts), [], 0
+            self._log.write({"output_type": "stream", "name": self.name, "text": text})
+            real = getattr(self._real, "buffer", None)
+            if real is None:
+                self._real.write(text)
+            else:
+                real.write(text.encode("utf-8", "backslashreplace"))
+            self._real.flush()
 
     def _flush_for_ever(self) -> None:
         tick = threading.Event()

@@ -21,6 +21,7 @@ from typing import Any, TextIO
 import cloudpickle
 
 from perijove.runner.directory import JobDirectory, RunnerError
+from perijove.runner.display import StandIn
 from perijove.runner.journal import FOLDER, Journal
 from perijove.runner.step import FUNCTION, VALUE_BYTES, Inputs, exit_code, json_of, traceback_of
 
@@ -31,29 +32,20 @@ TRACEBACK = 16 << 10
 _NUDGE = 0.002
 
 
-class LabelledStream:
+class LabelledStream(StandIn):
     """Stands in for ``sys.stdout`` or ``sys.stderr``: the real one gets each line behind the step's label."""
 
-    encoding = "utf-8"
     errors = "backslashreplace"
-    closed = False
 
     def __init__(self, real: TextIO) -> None:
-        self._real = real
+        super().__init__(real)
         self._part = ""
         self.label = ""
 
-    def write(self, text: str) -> int:
-        if not isinstance(text, str):
-            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+    def _take(self, text: str) -> None:
         *lines, self._part = (self._part + text).split("\n")
         if lines:
             self._put(lines)
-        return len(text)
-
-    def writelines(self, lines: list[str]) -> None:
-        for line in lines:
-            self.write(line)
 
     def flush(self) -> None:
         """A line that is not complete waits for its end."""
@@ -63,25 +55,6 @@ class LabelledStream:
         if self._part:
             part, self._part = self._part, ""
             self._put([part])
-
-    def isatty(self) -> bool:
-        return False
-
-    def readable(self) -> bool:
-        return False
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return False
-
-    def fileno(self) -> int:
-        return self._real.fileno()
-
-    @property
-    def buffer(self) -> Any:
-        return self._real.buffer
 
     def _put(self, lines: list[str]) -> None:
         text = "".join(f"{self.label}: {line}\n" for line in lines)

@@ -8,7 +8,6 @@ from alembic import op
 revision = "0003"
 down_revision = "0002"
 
-TOP = "array_id IS NULL"
 LISTED = "array_id IS NULL AND run IS NULL"
 
 
