@@ -74,8 +74,10 @@ def test_a_flipped_bit_is_noticed(server: S3, store: Store, bucket: str, tmp_pat
     with store.open(digest) as opened, pytest.raises(CorruptError, match=digest):
         opened.read()
     with pytest.raises(CorruptError):
-        store.copy_out(digest, tmp_path / "out")
+        store.check(digest)
     with pytest.raises(CorruptError):
+        store.copy_out(digest, tmp_path / "out")
+    with pytest.raises(NotFoundError):
         store.check(digest)
 
 

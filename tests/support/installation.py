@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
+from waiting import wait_until
 
 READY = "Perijove is ready at "
 
@@ -82,8 +83,16 @@ class Installation:
         return int(json.loads((self.state / "run" / f"{child}.json").read_text())["pid"])
 
     def kill(self, child: str) -> None:
-        """-9 to a child; `up` will start it again."""
-        os.kill(self.pid(child), signal.SIGKILL)
+        """-9 to a child; `up` will start it again. One that `up` is just starting is waited for."""
+
+        def killed() -> bool:
+            try:
+                os.kill(self.pid(child), signal.SIGKILL)
+            except ProcessLookupError:
+                return False
+            return True
+
+        wait_until(killed, f"{child} being there to be killed", 60)
 
     @property
     def endpoint(self) -> dict[str, Any]:
@@ -96,9 +105,14 @@ class Installation:
         return str(self.endpoint["token"])
 
     def client(self) -> httpx.Client:
-        """REST, as the command line of whoever runs `up` has it."""
+        """REST, as the command line of whoever runs `up` has it; waits a little for who does not listen."""
         headers = {"Authorization": f"Bearer {self.token}"}
-        return httpx.Client(base_url=f"{self.endpoint['url']}/api/v1", headers=headers, timeout=60)
+        return httpx.Client(
+            base_url=f"{self.endpoint['url']}/api/v1",
+            headers=headers,
+            timeout=60,
+            transport=httpx.HTTPTransport(retries=4),
+        )
 
     def submit(self, **spec: Any) -> int:
         """Submit one job; its id."""
