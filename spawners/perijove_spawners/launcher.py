@@ -110,6 +110,12 @@ class Launch:
     """No network, and nothing to write to but `mounts`, the job directory and a ``/tmp`` in memory (feature
     ``sealed``)."""
     labels: Mapping[str, str] = field(default_factory=dict)
+    project: str | None = None
+    """Whose network the network ``project`` is."""
+    root: bool = False
+    """Root in the container, able to become another user and to give files away, and no more."""
+    ipc: str = "private"
+    """``host``: the node's IPC namespace."""
 
 
 JOB_DIRECTORY = "/run/perijove"

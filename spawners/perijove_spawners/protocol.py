@@ -28,6 +28,24 @@ engine for it (:mod:`perijove_spawners.calls`); see docs/architecture.md."""
 
 
 @dataclass(frozen=True, slots=True)
+class Secret:
+    """A secret for one job; it is on no disk and in no text about the order."""
+
+    name: str
+    value: bytes = field(repr=False)
+    variable: str | None = None
+    """Given in the environment under this name; None: as a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryLogin:
+    """With whom an image's registry is asked for it."""
+
+    username: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """Start this attempt: all that the node needs, nothing left to decide but paths on the node.
 
@@ -82,6 +100,18 @@ class Order:
     stdout: str | None = None
     stderr: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    project: str | None = None
+    """The network ``project`` is its."""
+    root: bool = False
+    """It is root in its container; home and volumes are read-only then."""
+    ipc: str = "private"
+    gui: bool = False
+    tmp_disk: int | None = None
+    """Bytes of scratch space."""
+    secrets: tuple[Secret, ...] = ()
+    registry: RegistryLogin | None = None
+    pull: str | None = None
+    """``missing``, ``always`` or ``never``; None: as the node has it."""
     fence: int = 0
     """Of the service's lease, see :class:`NodeCalls`."""
 

@@ -16,7 +16,7 @@ from perijove_hub.accounting import Spent
 from perijove_hub.store.database import Batch, Database, Page
 from perijove_hub.store.engine import writing
 
-LATEST = "0003"
+LATEST = "0004"
 
 
 def revision(database: Database) -> str | None:

@@ -11,7 +11,7 @@ from perijove.model.spec import FEATURES
 from perijove_hub.accounts import Identity
 from perijove_hub.settings import Settings
 
-NOT_YET = frozenset({"cache", "gui", "interactive", "notify", "require", "runenv", "storage"})
+NOT_YET = frozenset({"cache", "gui", "interactive", "notify", "require", "runenv", "secrets", "storage"})
 """Fields of the model that no part of this version acts on."""
 _KEPT_FOR_ALL = frozenset({"constraints", "cpu", "memory", "time_limit", "volumes"})
 """What placement or the node agent sees to where a launcher cannot."""

@@ -76,7 +76,16 @@ def order_of(
 
 
 def _surroundings(spec: JobSpec) -> dict[str, Any]:
-    return {"stdin": spec.stdin, "entrypoint": spec.entrypoint is not None, "sealed": spec.sealed}
+    return {
+        "stdin": spec.stdin,
+        "entrypoint": spec.entrypoint is not None,
+        "sealed": spec.sealed,
+        "project": spec.project,
+        "root": spec.user == "root",
+        "ipc": spec.ipc,
+        "gui": spec.gui,
+        "tmp_disk": spec.tmp_disk,
+    }
 
 
 def devices_of(job: Job, node: Node) -> tuple[str, ...]:

@@ -9,18 +9,18 @@ from __future__ import annotations
 import heapq
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, func, insert, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from perijove.model import Job, JobEvent, OperatorError, State
 from perijove_hub.accounting import Allocation, Axis, Spent, day_of
-from perijove_hub.store import documents
+from perijove_hub.store import documents, people_tables
 from perijove_hub.store.batch import Batch, Page
 from perijove_hub.store.documents import Document
 from perijove_hub.store.engine import (
@@ -46,6 +46,7 @@ from perijove_hub.store.workflow_queries import Workflows
 from perijove_hub.store.writing import ByColumn, ByRow, Writer
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 __all__ = [
     "TRANSIENT",
@@ -58,6 +59,7 @@ __all__ = [
     "Page",
     "StaleLeaderError",
     "SubmissionRow",
+    "people_tables",
 ]
 
 
@@ -257,12 +259,21 @@ class Database:
         with self._read() as connection:
             return documents.versions(connection, name)
 
-    def save_document(self, name: str, body: str, by: str, at: float) -> Document:
-        """Make `body` the version in force, durably. May be repeated; raises as :meth:`commit` does."""
+    def write(self, act: Callable[[Connection], T]) -> T:
+        """Do `act` in one transaction as the leader, durably or not at all; raises as :meth:`commit` does."""
         with writing(self.engine) as connection:
             if self._fence is not None:
                 self.lease.check(connection, self._fence)
-            return documents.save(connection, name, body, by, at)
+            return act(connection)
+
+    def read(self, act: Callable[[Connection], T]) -> T:
+        """What `act` reads."""
+        with self._read() as connection:
+            return act(connection)
+
+    def save_document(self, name: str, body: str, by: str, at: float) -> Document:
+        """Make `body` the version in force, durably. May be repeated; raises as :meth:`commit` does."""
+        return self.write(lambda connection: documents.save(connection, name, body, by, at))
 
     def submission(self, owner: str, key: str) -> range | None:
         """The job ids that a submission of that key was given."""

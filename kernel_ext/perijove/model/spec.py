@@ -39,6 +39,7 @@ from perijove.model.values import (
     Path,
     Real,
     RetryCause,
+    SecretPlace,
     SignalRequest,
     Size,
     Text,
@@ -118,8 +119,10 @@ class JobOptions(BaseModel):
     # how
     sealed: bool = False
     """No network, no volumes, read-only root: only declared inputs come in, only declared outputs go out."""
-    network: Literal["none", "bridge", "host", "user"] | None = None
-    """The launcher's default when not given."""
+    secrets: dict[Word, SecretPlace] = Field(default_factory=dict, max_length=100)
+    """Secrets of the user or the project that it is given: name -> ``file``, ``env`` or ``env:VARIABLE``."""
+    network: Literal["none", "bridge", "host", "user", "project"] | None = None
+    """The launcher's default when not given. ``user``, ``project``: one that only their jobs are on."""
     user: Literal["self", "root"] = "self"
     priority: Annotated[Whole, Field(ge=0, le=100)] = 50
     preemptible: bool = False

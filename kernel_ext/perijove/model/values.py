@@ -57,6 +57,7 @@ FORMS: dict[str, str] = {
     "Dependency": "must be a job id or after:ID, afterok:ID, afterany:ID, afternotok:ID; 12_7 is a member",
     "GpuRequest": "must be a number, a model, or model:number, then @SIZE for the least memory: a100:2@40G",
     "RetryCause": "must be failure, node, oom, time, or exit:CODE",
+    "SecretPlace": "must be file, env, or env:VARIABLE",
     "SignalRequest": "must be SIGNAL@TIME-BEFORE-THE-END, for example USR1@5m",
     "VolumeRequest": "must be NAME, NAME:ro or NAME:rw, with a name from the site's list of volumes",
 }
@@ -322,3 +323,25 @@ class VolumeRequest(_Value):
 
     def __str__(self) -> str:
         return f"{self.name}:ro" if self.read_only else self.name
+
+
+class SecretPlace(_Value):
+    """How a job gets a secret: as a file, or as a variable; written ``file``, ``env``, ``env:VARIABLE``."""
+
+    place: Literal["file", "env"] = "file"
+    """``file``: ``$PERIJOVE_SECRETS/NAME``, readable by the job alone."""
+    variable: Identifier | None = None
+    """Its name in the environment; the secret's own when not given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        place, _, variable = value.partition(":")
+        if place not in {"file", "env"} or (variable and place == "file") or value.endswith(":"):
+            raise ValueError(FORMS["SecretPlace"])
+        return {"place": place, "variable": variable or None}
+
+    def __str__(self) -> str:
+        return f"{self.place}:{self.variable}" if self.variable else self.place

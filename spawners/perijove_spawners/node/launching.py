@@ -239,4 +239,7 @@ def launch_of(
         entrypoint=order.entrypoint,
         sealed=order.sealed,
         labels=order.labels,
+        project=order.project,
+        root=order.root,
+        ipc=order.ipc,
     )
