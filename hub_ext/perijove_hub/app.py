@@ -22,9 +22,11 @@ from perijove.model import OperatorError
 from perijove_hub.accounts import resolve
 from perijove_hub.api import problems
 from perijove_hub.api.routes import PARTS
+from perijove_hub.auditing import AuditLog
 from perijove_hub.identity import HubUsers, Identities, SingleUser
 from perijove_hub.jobs.controller import Controller
 from perijove_hub.pages import PAGES
+from perijove_hub.pages.headers import SafeAnswers
 from perijove_hub.pages.session import Sessions
 from perijove_hub.private_files import kept_secret
 from perijove_hub.settings import Settings
@@ -74,8 +76,10 @@ def create_app(settings: Settings, *, fabric: Fabric, identities: Identities) ->
         separate_input_output_schemas=False,
     )
     app.add_middleware(Standby, leadership=leadership)
+    app.add_middleware(SafeAnswers)
     app.state.settings, app.state.controller = settings, controller
     app.state.leadership = leadership
+    app.state.audit = AuditLog(database)
     app.state.identities, app.state.store, app.state.runs = identities, store, runs
     app.state.sessions = Sessions(
         kept_secret(settings.state / "cookie-key"), settings.prefix, getattr(identities, "auth", None)

@@ -20,6 +20,7 @@ from perijove.model import (
     UnavailableError,
     UserError,
 )
+from perijove_hub.pages.headers import DATA
 
 log = logging.getLogger(__name__)
 
@@ -71,5 +72,6 @@ def _answer(error: PerijoveError, *, status: int | None = None) -> JSONResponse:
     body: dict[str, Any] = error.problem()
     if status is not None:
         body["status"] = status
-    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
+    # Of what nobody foresaw the answer is made outside of all middleware.
+    headers = {**DATA, **({"WWW-Authenticate": "Bearer"} if error.status == 401 else {})}
     return JSONResponse(body, status or error.status, headers, media_type="application/problem+json")

@@ -21,6 +21,7 @@ from perijove.model import Job, Kind, NotFoundError, State, UnavailableError
 from perijove_hub.api.finding import controller_of
 from perijove_hub.identity import Caller
 from perijove_hub.jobs.controller import Controller
+from perijove_hub.pages.headers import COMMON, CSP
 from perijove_hub.pages.render import visit
 from perijove_hub.pages.session import Sessions
 from perijove_hub.store.database import Page
@@ -30,8 +31,10 @@ LABEL = "dask"
 """Label of a cluster's jobs; its value is the cluster's name in the dashboard's address."""
 _KEPT_BACK = {"authorization", "connection", "content-length", "cookie", "host", "te", "upgrade"}
 """Headers of a request that are not the dashboard's business."""
-_OWN = {"connection", "content-encoding", "content-length", "set-cookie", "transfer-encoding"}
-"""Headers of an answer that are this service's own."""
+_PASSED = {"cache-control", "content-language", "content-type", "etag", "last-modified", "location", "vary"}
+"""Headers of an answer that are the dashboard's business. Others would speak for this service: set its
+cookies, widen a service worker's reach (``Service-Worker-Allowed``), let in other sites (CORS)."""
+_HEADERS = {**COMMON, CSP: "frame-ancestors 'none'; base-uri 'self'; object-src 'none'"}
 PATIENCE = 10.0
 """Seconds a dashboard has to answer."""
 
@@ -114,8 +117,8 @@ async def _passed_on(request: Request, address: str) -> Response:
             await answer.aclose()
             await client.aclose()
 
-    kept = {key: value for key, value in answer.headers.items() if key.lower() not in _OWN}
-    return StreamingResponse(pieces(), answer.status_code, headers=kept)
+    kept = {key: value for key, value in answer.headers.items() if key.lower() in _PASSED}
+    return StreamingResponse(pieces(), answer.status_code, headers={**_HEADERS, **kept})
 
 
 async def _both_ways(socket: WebSocket, there: ClientConnection) -> None:

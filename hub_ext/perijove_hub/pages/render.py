@@ -28,6 +28,7 @@ from perijove_hub.api.bodies import read_body
 from perijove_hub.api.desk import maintenance_of
 from perijove_hub.api.finding import controller_of
 from perijove_hub.identity import Caller, known_to
+from perijove_hub.pages.headers import PAGE, PAGE_WITH_IMAGES
 from perijove_hub.pages.run_parts import shortly
 from perijove_hub.pages.session import Sessions
 
@@ -41,21 +42,6 @@ PAGES = (
     ("nodes", "Nodes"),
 )
 
-HEADERS = {
-    # The names of jobs are their owners' text: nothing in the page may run, whatever it holds.
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'",
-    # Behind a hub the notebook servers of others have the same origin: no window of theirs reaches into this.
-    "Cross-Origin-Opener-Policy": "noopener-allow-popups",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
-WITH_IMAGES = {
-    **HEADERS,
-    # Images are part of the page itself: none is loaded.
-    "Content-Security-Policy": f"{HEADERS['Content-Security-Policy']}; img-src data:",
-}
 _ORDER = (
     State.SUCCEEDED,
     State.RUNNING,
@@ -117,7 +103,7 @@ def render(request: Request, caller: Caller, name: str, *, status: int = 200, **
         now=time.time(),
         **{"renewed": None, "here": None, **values},
     )
-    return HTMLResponse(text, status, headers=WITH_IMAGES if values.get("images") else HEADERS)
+    return HTMLResponse(text, status, headers=PAGE_WITH_IMAGES if values.get("images") else PAGE)
 
 
 async def visit(request: Request, show: Callable[[Caller], Awaitable[Response]]) -> Response:

@@ -32,7 +32,7 @@ from perijove_hub.api.records import capsule_of, crate_of, records
 from perijove_hub.api.workflow_actions import Verb, act, own_run
 from perijove_hub.identity import Caller
 from perijove_hub.pages.queue import number
-from perijove_hub.pages.render import HEADERS, form_token, pressed, render, visit
+from perijove_hub.pages.render import form_token, pressed, render, visit
 from perijove_hub.pages.run_parts import (
     IMAGES,
     ROWS,
@@ -252,7 +252,7 @@ async def record(request: Request, run_id: str) -> Response:
         _led_here(request)
         found = await records(request, caller, number(run_id) or 0, limit=10_000)
         name = f"{found.run.id}.record.json"
-        headers = {**HEADERS, "Content-Disposition": f'attachment; filename="{name}"'}
+        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
         return Response(found.model_dump_json(indent=2), media_type="application/json", headers=headers)
 
     return await visit(request, show)
@@ -297,7 +297,7 @@ async def saved(store: Store, digest: str, name: str) -> Response:
 
     # RFC 8187: a header has no letters of its own beyond ASCII.
     disposition = f"attachment; filename*=UTF-8''{quote(name.rpartition('/')[2], safe='')}"
-    headers = {**HEADERS, "Content-Disposition": disposition}
+    headers = {"Content-Disposition": disposition}
     return StreamingResponse(pieces(), media_type="application/octet-stream", headers=headers)
 
 
