@@ -145,6 +145,8 @@ def serve(settings: Settings) -> None:
         access_log=False,
         lifespan="on",
         timeout_graceful_shutdown=2,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
         server_header=False,
     )
     # Jobs live long and make no cycles: looking at all of them again and again for garbage took a third of

@@ -27,6 +27,8 @@ class Caller:
     act_as: bool = False
     leads: frozenset[str] = frozenset()
     """Projects whose jobs this caller may see and manage."""
+    token: str = ""
+    """With which token or session they came, as the audit log has it: never the secret itself."""
 
     def owner(self, wanted: str | None) -> str:
         """Whose the jobs of this request are. Raises :class:`ForbiddenError` for somebody else's name."""

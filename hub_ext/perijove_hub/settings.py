@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -70,6 +71,9 @@ class Settings(BaseSettings):
     """URL path before ``/api/v1``; behind a hub ``/services/perijove``."""
     listen: Annotated[list[str], NoDecode] = ["127.0.0.1:8008"]
     """``host:port`` to listen on; as a variable, separated by commas."""
+    proxies: Annotated[list[str] | None, NoDecode] = None
+    """Addresses or networks of proxies whose word on where a request came from counts (``X-Forwarded-For``); as
+    a variable, separated by commas. By default this host's own in mode ``hub``, else none."""
     public_url: str = ""
     """Where others reach this service, told by those that stand by; by default the first of ``listen``."""
     database_url: str | None = None
@@ -122,10 +126,17 @@ class Settings(BaseSettings):
     shared_idle: float = 30.0
     """Seconds after which a job that makes the calls of shared functions ends when there are none."""
 
-    @field_validator("listen", mode="before")
+    @field_validator("listen", "proxies", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("proxies")
+    @classmethod
+    def _networks(cls, value: list[str] | None) -> list[str] | None:
+        for one in value or ():
+            ip_network(one)
+        return value
 
     @field_validator("max_body", "max_upload", mode="before")
     @classmethod
@@ -158,6 +169,11 @@ class Settings(BaseSettings):
     def database_at(self) -> str:
         """SQLAlchemy's URL of the database."""
         return self.database_url or f"sqlite:///{self.database.absolute()}"
+
+    @property
+    def trusted_proxies(self) -> list[str]:
+        """Proxies whose ``X-Forwarded-For`` counts."""
+        return (["127.0.0.1", "::1"] if self.mode == "hub" else []) if self.proxies is None else self.proxies
 
     @property
     def own_url(self) -> str:

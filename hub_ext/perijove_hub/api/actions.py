@@ -85,7 +85,7 @@ async def reschedule(request: Request, caller: Who, job_id: JobId) -> Job:
 async def act(request: Request, caller: Caller, ref: str, event: Event) -> Job:
     """Let a wish of `caller` happen to a job that they may manage."""
     job = await job_of(request, caller, ref)
-    record_on_job(caller, type(event).__name__.lower(), job)
+    await record_on_job(request, caller, type(event).__name__.lower(), job)
     changed = await controller_of(request).act(job.id, event)
     if changed is None:
         raise ConflictError(f"job {job.label} has ended already: {job.state}")
@@ -116,7 +116,8 @@ async def change(request: Request, caller: Who, job_id: JobId) -> Job:
     changes = _readmitted(controller, caller, job, spec, changes)
     if not changes:
         return caller.view(controller.board.view(job))
-    record_on_job(caller, "change", job, changes=changes)
+    before = {name: getattr(job.spec, name) for name in changes}
+    await record_on_job(request, caller, "change", job, before, changes)
     return caller.view(await controller.change(job.id, changes, caller.name))
 
 
@@ -204,7 +205,7 @@ async def archive(request: Request, caller: Who, job_id: JobId) -> Job:
     job = await job_of(request, caller, job_id)
     if not job.state.ended:
         raise ConflictError(f"job {job.label} is {job.state}; only an ended one can be archived")
-    record_on_job(caller, "archive", job)
+    await record_on_job(request, caller, "archive", job)
     controller = controller_of(request)
     await controller.committed()
     await controller.archive([job.id], caller.name)
@@ -222,7 +223,7 @@ async def purge(request: Request, caller: Who, job_id: JobId) -> Response:
         raise ConflictError(f"job {job.label} is {job.state}; only an ended one can be removed")
     if job.array_id is not None:
         raise ConflictError(f"{job.label} is a member of {job.array_id}; they can only be removed together")
-    record_on_job(caller, "purge", job)
+    await record_on_job(request, caller, "purge", job)
     controller = controller_of(request)
     await controller.committed()
     await controller.purge([job.id], caller.name)
@@ -275,7 +276,9 @@ async def archive_many(request: Request, caller: Who) -> Archived:
             break
         before = rows[-1].id
     if found:
-        record(caller, "archive", f"{len(found)} jobs", owner=owner, older_than=which.older_than)
+        if which.all_users:
+            said = {"jobs": len(found), "older_than": which.older_than}
+            await record(request, caller, "archive", "jobs", None, said)
         await controller.archive(found, caller.name)
         await controller.committed()
     return Archived(jobs=len(found), more=seen >= ARCHIVED_AT_ONCE)

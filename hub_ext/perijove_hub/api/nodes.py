@@ -57,7 +57,7 @@ async def drain(request: Request, caller: Who, name: str) -> NodeView:
 async def drain_node(request: Request, caller: Caller, name: str, reason: str) -> NodeView:
     """See :func:`drain`."""
     controller = _administered(request, caller, name)
-    record(caller, "drain", f"node {name}", reason=reason)
+    await record(request, caller, "drain", f"node {name}", _standing(controller, name), {"reason": reason})
     await controller.drain(name, reason, caller.name)
     return view_of(controller, name)
 
@@ -66,9 +66,14 @@ async def drain_node(request: Request, caller: Caller, name: str, reason: str) -
 async def undrain(request: Request, caller: Who, name: str) -> NodeView:
     """Let jobs start on it again. For administrators."""
     controller = _administered(request, caller, name)
-    record(caller, "undrain", f"node {name}")
+    await record(request, caller, "undrain", f"node {name}", _standing(controller, name))
     await controller.undrain(name, caller.name)
     return view_of(controller, name)
+
+
+def _standing(controller: Controller, name: str) -> dict[str, str]:
+    node = controller.ledger.node(name)
+    return {"state": node.state, "reason": node.reason} if node is not None else {}
 
 
 def _administered(request: Request, caller: Caller, name: str) -> Controller:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -49,8 +50,7 @@ async def set_policy(request: Request, caller: Who) -> Response:
     await asyncio.to_thread(accepted, text)
     controller = controller_of(request)
     async with controller.one_at_a_time("", "policy"):
-        record(caller, "policy", "policy", bytes=len(text))
-        await controller.set_policy(text, caller.name)
+        await _applied(request, caller, "policy", text)
     return Response(text, media_type=YAML)
 
 
@@ -68,13 +68,19 @@ async def check_policy(request: Request, caller: Who) -> Checked:
     caller.must_administer("check policies")
     text = decoded(await read_body(request, MAX_POLICY))
     await asyncio.to_thread(accepted, text)
-    before = (await text_of(controller_of(request))).splitlines()[:LINES]
-    lines = difflib.unified_diff(before, text.splitlines()[:LINES], "in force", "checked", lineterm="")
-    return Checked(valid=True, difference=list(lines))
+    before = await text_of(controller_of(request))
+    lines = await asyncio.to_thread(difference, before, text, "checked")
+    return Checked(valid=True, difference=lines)
 
 
 LINES = 20_000
 """Of a policy, those that are compared."""
+
+
+def difference(before: str, after: str, name: str) -> list[str]:
+    """How two policies differ, in lines as diff(1) -u writes them."""
+    old, new = before.splitlines()[:LINES], after.splitlines()[:LINES]
+    return list(difflib.unified_diff(old, new, "in force", name, lineterm=""))
 
 
 class PolicyVersion(BaseModel):
@@ -227,7 +233,7 @@ async def set_reservation(request: Request, caller: Who, name: str) -> Reservati
         content.setdefault("reservations", {})[name] = body
 
     controller = controller_of(request)
-    await _edit(controller, caller, f"reservation {name[:80]}", put)
+    await edit(request, caller, f"reservation {name[:80]}", put)
     return next(one for one in reservations_seen(controller, caller) if one.name == name)
 
 
@@ -243,12 +249,19 @@ async def remove_reservation(request: Request, caller: Who, name: str) -> Respon
             raise NotFoundError(f"there is no reservation {name[:80]}; there are: {known}")
         del kept[name]
 
-    await _edit(controller_of(request), caller, f"reservation {name[:80]}", remove)
+    await edit(request, caller, f"reservation {name[:80]}", remove)
     return Response(status_code=204)
 
 
-async def _edit(controller: Controller, caller: Caller, subject: str, change: Any) -> None:
-    """Change the policy's text as data; requests that do so follow each other."""
+async def edit(
+    request: Request,
+    caller: Caller,
+    subject: str,
+    change: Callable[[dict[str, Any]], None],
+    project: str | None = None,
+) -> None:
+    """Change the policy's text as data; requests that do so follow each other. Comments are lost."""
+    controller = controller_of(request)
     async with controller.one_at_a_time("", "policy"):
         content = await asyncio.to_thread(yaml.safe_load, await text_of(controller)) or {}
         change(content)
@@ -256,8 +269,16 @@ async def _edit(controller: Controller, caller: Caller, subject: str, change: An
         if len(text.encode()) > MAX_POLICY:
             raise UserError("the policy would become too large; remove what has ended")
         await asyncio.to_thread(accepted, text)
-        record(caller, "policy", subject)
-        await controller.set_policy(text, caller.name)
+        await _applied(request, caller, subject, text, project)
+
+
+async def _applied(
+    request: Request, caller: Caller, subject: str, text: str, project: str | None = None
+) -> None:
+    controller = controller_of(request)
+    lines = await asyncio.to_thread(difference, await text_of(controller), text, "applied")
+    await record(request, caller, "policy", subject, None, {"difference": lines}, project=project)
+    await controller.set_policy(text, caller.name)
 
 
 # ---- maintenance
@@ -287,6 +308,9 @@ async def set_maintenance(request: Request, caller: Who) -> Maintenance:
 async def switch_maintenance(request: Request, caller: Caller, wanted: Maintenance) -> Maintenance:
     """See :func:`set_maintenance`."""
     caller.must_administer("switch maintenance")
-    record(caller, "maintenance", "site", on=wanted.on, reason=wanted.reason)
-    await controller_of(request).maintenance(wanted.reason if wanted.on else None, caller.name)
+    controller = controller_of(request)
+    reason = maintenance_of(controller)
+    before = {"on": reason is not None, "reason": reason or ""}
+    await record(request, caller, "maintenance", "site", before, wanted.model_dump())
+    await controller.maintenance(wanted.reason if wanted.on else None, caller.name)
     return wanted

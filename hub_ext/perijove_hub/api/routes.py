@@ -2,6 +2,7 @@
 
 from perijove_hub.api import (
     actions,
+    audit,
     events,
     files,
     jobs,
@@ -35,6 +36,7 @@ PARTS = (
     usage.router,
     nodes.router,
     policies.router,
+    audit.router,
     site.router,
     site.public,
 )

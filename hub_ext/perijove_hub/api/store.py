@@ -85,7 +85,7 @@ async def collect(request: Request, caller: Who) -> Collection:
     caller.must_administer("collect the store's garbage")
     wanted = await read_model(request, ToCollect)
     if not wanted.dry_run:
-        record(caller, "collect", "store", older_than=wanted.older_than)
+        await record(request, caller, "collect", "store", None, {"older_than": wanted.older_than})
     done = await keeper_of(request).collect(older_than=wanted.older_than or 0.0, dry_run=wanted.dry_run)
     return Collection(**asdict(done))
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from perijove.model import ConflictError, ForbiddenError, Run
 from perijove.model.values import Whole
-from perijove_hub.api.audit import record
+from perijove_hub.api.audit import record_on_run
 from perijove_hub.api.bodies import json_body, read_model
 from perijove_hub.api.finding import Who, controller_of, run_of, runs_of, view_of
 from perijove_hub.api.jobs import first_node
@@ -56,7 +56,7 @@ async def unpin(request: Request, caller: Who, number: int) -> Run:
 async def act(request: Request, caller: Caller, number: int, verb: Verb) -> Run:
     """Let a wish of `caller` happen to a run that they may see, and so manage."""
     run, runs = await run_of(request, caller, number), runs_of(request)
-    record(caller, verb, f"run {number}", owner=run.owner)
+    await record_on_run(request, caller, verb, run)
     match verb:
         case "kill":
             changed = await runs.kill(number)
@@ -82,7 +82,8 @@ async def change(request: Request, caller: Who, number: int) -> Run:
     """Give it another priority: that of its steps moves with it."""
     wanted = await read_model(request, RunChange)
     run = await run_of(request, caller, number)
-    record(caller, "change", f"run {number}", owner=run.owner, priority=wanted.priority)
+    before, after = {"priority": run.priority}, {"priority": wanted.priority}
+    await record_on_run(request, caller, "change", run, before, after)
     changed = await runs_of(request).prioritise(number, wanted.priority, caller.name)
     return view_of(caller, changed)
 

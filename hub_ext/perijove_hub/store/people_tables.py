@@ -97,7 +97,11 @@ class AuditRow(SQLModel, table=True):
     """One act; triggers keep what is written from being changed or removed."""
 
     __tablename__ = "audit"
-    __table_args__ = (Index("ix_audit_subject", "subject"), Index("ix_audit_by", "by"))
+    __table_args__ = (
+        Index("ix_audit_subject", "subject"),
+        Index("ix_audit_by", "by"),
+        Index("ix_audit_project", "project"),
+    )
 
     seq: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
     at: float
@@ -106,6 +110,8 @@ class AuditRow(SQLModel, table=True):
     subject: str
     address: str
     token: str
+    project: str | None = None
+    """Whose leads may read it."""
     before: Any = Field(sa_column=Column(JSON))
     after: Any = Field(sa_column=Column(JSON))
 

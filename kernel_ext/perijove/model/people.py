@@ -154,6 +154,8 @@ class AuditEntry(Record):
     """Where the request came from."""
     token: str = ""
     """With which token or session."""
+    project: str | None = None
+    """Whose leads may read it."""
 
 
 class Announcement(Record):

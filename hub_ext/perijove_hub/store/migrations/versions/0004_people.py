@@ -22,11 +22,13 @@ def upgrade() -> None:
         sa.Column("subject", sa.String(), nullable=False),
         sa.Column("address", sa.String(), nullable=False),
         sa.Column("token", sa.String(), nullable=False),
+        sa.Column("project", sa.String()),
         sa.Column("before", sa.JSON()),
         sa.Column("after", sa.JSON()),
     )
     op.create_index("ix_audit_subject", "audit", ["subject"])
     op.create_index("ix_audit_by", "audit", ["by"])
+    op.create_index("ix_audit_project", "audit", ["project"])
     _keep_audit()
     op.create_table(
         "join_token",
