@@ -17,6 +17,7 @@ from pydantic_settings import (
 )
 
 from perijove.model import parse_duration, parse_size
+from perijove_hub.auth.configuration import LoginSettings
 
 NOTEBOOK_IMAGE = "perijove-notebook:latest"
 
@@ -108,6 +109,8 @@ class Settings(BaseSettings):
     """Volumes beside ``home``."""
     accounts: dict[str, ManagedAccount] = {}
     """Users without a system account."""
+    login: LoginSettings = LoginSettings()
+    """How people log in: providers, directories, local accounts ([Logging in](login.md))."""
     admins: list[str] = []
     """Users who may see and end everybody's jobs, beside JupyterHub's administrators."""
 
