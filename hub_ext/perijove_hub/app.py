@@ -20,11 +20,13 @@ from fastapi import FastAPI
 
 from perijove.model import OperatorError
 from perijove_hub.accounts import resolve
+from perijove_hub.announcing import Announcements
 from perijove_hub.api import problems
 from perijove_hub.api.routes import PARTS
 from perijove_hub.auditing import AuditLog
-from perijove_hub.identity import HubUsers, Identities, SingleUser
+from perijove_hub.identity import HubUsers, Identities, OwnFirst, SingleUser
 from perijove_hub.jobs.controller import Controller
+from perijove_hub.listener import Door
 from perijove_hub.pages import PAGES
 from perijove_hub.pages.headers import SafeAnswers
 from perijove_hub.pages.session import Sessions
@@ -33,6 +35,8 @@ from perijove_hub.settings import Settings
 from perijove_hub.standby import Standby, led
 from perijove_hub.store.database import Database
 from perijove_hub.store.leadership import LOCK, Leadership, holder_at
+from perijove_hub.tokens.book import Tokens
+from perijove_hub.tokens.hub import Hub
 from perijove_hub.workflows.runs import Runs
 from perijove_spawners.fabric.dask_fabric import DaskFabric
 from perijove_spawners.fabric.port import Fabric
@@ -44,23 +48,31 @@ log = logging.getLogger(__name__)
 def create_app(settings: Settings, *, fabric: Fabric, identities: Identities) -> FastAPI:
     """The application; `fabric` and `identities` are given so that tests can bring their own."""
     database = Database(settings.database_at)
+    announcements = Announcements(database)
     controller = Controller(settings, database, fabric, partial(resolve, settings=settings))
     store = controller.keeper.store
     runs = Runs(controller, store)
+    tokens = Tokens(database, settings.longest_token)
     holder = holder_at(settings.state)
     lock = settings.state / LOCK
     leadership = Leadership(database, holder, settings.own_url, ttl=settings.lease, lock=lock)
 
     async def begin() -> None:
         fabric.fence = leadership.fence or 0
+        await announcements.recall()
         await controller.open()
+        await tokens.open()
         await runs.open()
+
+    async def end() -> None:
+        await tokens.close()
+        await controller.close()
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(database.migrate_patiently)
         try:
-            async with led(leadership, begin, controller.close, lambda: controller.died()):
+            async with led(leadership, begin, end, lambda: controller.died()):
                 yield
         finally:
             database.close()
@@ -79,8 +91,9 @@ def create_app(settings: Settings, *, fabric: Fabric, identities: Identities) ->
     app.add_middleware(SafeAnswers)
     app.state.settings, app.state.controller = settings, controller
     app.state.leadership = leadership
-    app.state.audit = AuditLog(database)
-    app.state.identities, app.state.store, app.state.runs = identities, store, runs
+    app.state.audit, app.state.announcements = AuditLog(database), announcements
+    app.state.identities, app.state.tokens = OwnFirst(tokens, identities), tokens
+    app.state.store, app.state.runs = store, runs
     app.state.sessions = Sessions(
         kept_secret(settings.state / "cookie-key"), settings.prefix, getattr(identities, "auth", None)
     )
@@ -97,7 +110,8 @@ def identities_of(settings: Settings) -> Identities:
     if settings.mode == "hub":
         from jupyterhub.services.auth import HubOAuth
 
-        return HubUsers(HubOAuth(cache_max_age=30), settings.admins)
+        auth = HubOAuth(cache_max_age=30)
+        return HubUsers(auth, settings.admins, Hub(auth.api_url, auth.api_token))
     try:
         endpoint = json.loads((settings.state / "endpoint.json").read_text())
         return SingleUser(getpass.getuser(), str(endpoint["token"]))
@@ -148,6 +162,7 @@ def serve(settings: Settings) -> None:
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
         server_header=False,
+        http=Door,
     )
     # Jobs live long and make no cycles: looking at all of them again and again for garbage took a third of
     # the time with 100,000 pending.
