@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from fastapi import Request
+from starlette.requests import HTTPConnection
 
-from perijove.model import ForbiddenError, Job, Kind, NotFoundError, UnauthorizedError, UnavailableError
+from perijove.model import (
+    ForbiddenError,
+    Job,
+    Kind,
+    NotFoundError,
+    Scope,
+    UnauthorizedError,
+    UnavailableError,
+)
 from perijove_hub.accounts import groups_of
 from perijove_hub.policy.document import Policy
+from perijove_hub.tokens.book import Tokens
+from perijove_hub.tokens.hub import KEPT, KEPT_LONG, Hub, HubRefusalError
+from perijove_hub.tokens.secret import PREFIX
 
-SUBMIT, ADMIN, ACT_AS = "custom:perijove:submit", "custom:perijove:admin", "custom:perijove:act-as"
-"""Scopes of hub tokens: use the service at all, see and end everybody's jobs, submit for others."""
+READ, SUBMIT, ADMIN = "custom:perijove:read", "custom:perijove:submit", "custom:perijove:admin"
+"""Scopes of hub tokens: look at what is one's own, use the service, see and end everybody's jobs."""
+ACT_AS, LOGIN = "custom:perijove:act-as", "custom:perijove:login"
+"""Scopes of the hub's services: submit for users, tell who has logged in."""
 
 HIDDEN = "(hidden)"
 
@@ -29,6 +44,14 @@ class Caller:
     """Projects whose jobs this caller may see and manage."""
     token: str = ""
     """With which token or session they came, as the audit log has it: never the secret itself."""
+    scope: Scope = Scope.SUBMIT
+    """Of what they came with. ``admin`` says whether they administer, which takes more than the scope."""
+    login: bool = False
+    """Whether they may tell who has logged in: the hub's authenticator."""
+    person: bool = True
+    """A user, and no service of the hub's."""
+    issued: float | None = math.inf
+    """When what they came with was made, seconds since the epoch; None: the hub knows."""
 
     def owner(self, wanted: str | None) -> str:
         """Whose the jobs of this request are. Raises :class:`ForbiddenError` for somebody else's name."""
@@ -78,6 +101,12 @@ class Identities(Protocol):
     async def caller(self, token: str) -> Caller:
         """Raises :class:`UnauthorizedError` or :class:`ForbiddenError`."""
 
+    async def administers(self, name: str) -> bool | None:
+        """Whether `name` is an administrator now; None: there is no such user (any more)."""
+
+    async def issued(self, caller: Caller) -> float:
+        """When what `caller` came with was made, where they do not bring it along."""
+
 
 @dataclass(frozen=True, slots=True)
 class SingleUser:
@@ -88,9 +117,17 @@ class SingleUser:
 
     async def caller(self, token: str) -> Caller:
         """See :class:`Identities`."""
-        if not secrets.compare_digest(token.encode(), self.token.encode()):
+        if not secrets.compare_digest(token.encode(errors="surrogatepass"), self.token.encode()):
             raise UnauthorizedError("this token is not valid")
-        return Caller(self.name, admin=True)
+        return Caller(self.name, admin=True, scope=Scope.ADMIN, token="endpoint.json")
+
+    async def administers(self, name: str) -> bool | None:
+        """See :class:`Identities`."""
+        return True if name == self.name else None
+
+    async def issued(self, caller: Caller) -> float:
+        """See :class:`Identities`. The file is of the user's own."""
+        return math.inf
 
 
 class HubUsers:
@@ -100,8 +137,8 @@ class HubUsers:
     answer of the hub is kept for its ``cache_max_age`` seconds: a revoked token lives that long.
     """
 
-    def __init__(self, auth: Any, admins: list[str]) -> None:
-        self.auth, self._admins = auth, frozenset(admins)
+    def __init__(self, auth: Any, admins: list[str], hub: Hub) -> None:
+        self.auth, self.hub, self._admins = auth, hub, frozenset(admins)
 
     async def caller(self, token: str) -> Caller:
         """See :class:`Identities`."""
@@ -115,13 +152,87 @@ class HubUsers:
             model = None
         if model is None:
             raise UnauthorizedError("this token is not valid, or has expired")
-        scopes = set(model.get("scopes", ()))
-        if ACT_AS in scopes:
-            return Caller(model["name"], act_as=True)
-        if SUBMIT not in scopes:
-            raise ForbiddenError(f"this token lacks the scope {SUBMIT}")
-        admin = ADMIN in scopes or (model.get("kind") == "user" and model["name"] in self._admins)
-        return Caller(model["name"], admin=admin)
+        name, scopes = model["name"], set(model.get("scopes", ()))
+        label = f"hub {model.get('token_id') or ''}".strip()
+        if model.get("kind") != "user":
+            return _service(name, scopes, label)
+        scope = _scope(scopes)
+        admin = scope is Scope.ADMIN or (scope is Scope.SUBMIT and await self._administers(name, KEPT_LONG))
+        widest = Scope.ADMIN if admin else scope
+        return Caller(name, admin=bool(admin), token=label, scope=widest, issued=None)
+
+    async def administers(self, name: str) -> bool | None:
+        """See :class:`Identities`."""
+        return await self._administers(name, KEPT)
+
+    async def _administers(self, name: str, kept: float) -> bool | None:
+        try:
+            found = await self.hub.user(name, kept)
+            if found is not None and found.admin:
+                found = await self.hub.user(name, KEPT)
+        except HubRefusalError:
+            # The hub of an operator who gave the service no role that reads users.
+            return name in self._admins
+        if found is None:
+            return None
+        return found.admin or name in self._admins
+
+    async def issued(self, caller: Caller) -> float:
+        """See :class:`Identities`."""
+        return await self.hub.created(caller.name, caller.token.removeprefix("hub "))
+
+
+def _service(name: str, scopes: set[str], label: str) -> Caller:
+    """A service of the hub's, such as the spawner."""
+    if ACT_AS in scopes:
+        return Caller(name, act_as=True, person=False, token=label)
+    if LOGIN in scopes:
+        return Caller(name, login=True, person=False, token=label)
+    scope = _scope(scopes)
+    return Caller(name, admin=scope is Scope.ADMIN, person=False, scope=scope, token=label)
+
+
+def _scope(scopes: set[str]) -> Scope:
+    """The widest of the service's own scopes among those of a hub token."""
+    if ADMIN in scopes:
+        return Scope.ADMIN
+    if SUBMIT in scopes:
+        return Scope.SUBMIT
+    if READ in scopes:
+        return Scope.READ
+    raise ForbiddenError(f"this token lacks the scope {SUBMIT} or {READ}")
+
+
+@dataclass(frozen=True, slots=True)
+class OwnFirst:
+    """Perijove's own tokens, known by their beginning, and those that `others` know."""
+
+    tokens: Tokens
+    others: Identities
+
+    async def caller(self, token: str) -> Caller:
+        """See :class:`Identities`."""
+        if not token.startswith(PREFIX):
+            return await self.others.caller(token)
+        found = self.tokens.find(token)
+        administers = None if found is None else await self.others.administers(found.owner)
+        if found is None or administers is None:
+            raise UnauthorizedError("this token is not valid, or has expired")
+        return Caller(
+            found.owner,
+            admin=administers and found.scope is Scope.ADMIN,
+            token=f"token {found.id}",
+            scope=found.scope,
+            issued=found.created,
+        )
+
+    async def administers(self, name: str) -> bool | None:
+        """See :class:`Identities`."""
+        return await self.others.administers(name)
+
+    async def issued(self, caller: Caller) -> float:
+        """See :class:`Identities`."""
+        return await self.others.issued(caller)
 
 
 async def caller_of(request: Request) -> Caller:
@@ -130,11 +241,49 @@ async def caller_of(request: Request) -> Caller:
     if scheme.lower() not in {"bearer", "token"} or not token.strip():
         raise UnauthorizedError("give a token: Authorization: Bearer TOKEN")
     identities: Identities = request.app.state.identities
-    return known_to(request, await identities.caller(token.strip()))
+    caller = await admitted(request, await identities.caller(token.strip()), request.method)
+    if caller.token.startswith("token ") and request.client is not None:
+        tokens: Tokens = request.app.state.tokens
+        tokens.used(int(caller.token.removeprefix("token ")), request.client.host)
+    return caller
 
 
-def known_to(request: Request, caller: Caller) -> Caller:
+READING = frozenset({"GET", "HEAD"})
+"""Methods that change nothing (RFC 9110, section 9.2.1)."""
+
+
+async def admitted(connection: HTTPConnection, caller: Caller, method: str = "GET") -> Caller:
+    """`caller` with the projects that they lead, if they may do this now.
+
+    The one place where it is looked at who may come in at all, with what, and whether only to look. Raises
+    :class:`ForbiddenError` and :class:`UnauthorizedError`.
+    """
+    if caller.person:
+        await must_be_welcome(connection, caller)
+    if caller.scope is Scope.READ and method not in READING:
+        raise ForbiddenError("this token may only read; make one with the scope submit")
+    return known_to(connection, caller)
+
+
+async def must_be_welcome(connection: HTTPConnection, caller: Caller) -> None:
+    """Raise unless `caller` may be here now, and what they came with is of use yet."""
+    state = connection.app.state
+    users = getattr(state, "users", None)
+    if users is None:
+        return
+    standing = users.standing(caller.name)
+    if standing.state != "active":
+        raise ForbiddenError(standing.message)
+    if standing.valid_from > 0:
+        issued = caller.issued
+        if issued is None:
+            issued = await state.identities.issued(caller)
+        if issued < standing.valid_from:
+            raise UnauthorizedError("you were signed out everywhere; log in again")
+
+
+def known_to(connection: HTTPConnection, caller: Caller) -> Caller:
     """`caller` with the projects that the policy lets them lead."""
-    policy: Policy = request.app.state.controller.board.policy
+    policy: Policy = connection.app.state.controller.board.policy
     leads = policy.leads(caller.name, groups_of(caller.name))
     return replace(caller, leads=leads) if leads else caller

@@ -18,6 +18,7 @@ from pydantic_settings import (
 
 from perijove.model import parse_duration, parse_size
 from perijove_hub.auth.configuration import LoginSettings
+from perijove_hub.secrets.registries import RegistrySetting
 
 NOTEBOOK_IMAGE = "perijove-notebook:latest"
 
@@ -34,6 +35,17 @@ def usual_state() -> Path:
         return Path("/var/lib/perijove")
     base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(base) / "perijove"
+
+
+_DURATIONS = (
+    "max_time",
+    "grace",
+    "reconcile_every",
+    "lease",
+    "shared_idle",
+    "store_collect",
+    "longest_token",
+)
 
 
 class VolumeSetting(BaseModel):
@@ -73,8 +85,8 @@ class Settings(BaseSettings):
     listen: Annotated[list[str], NoDecode] = ["127.0.0.1:8008"]
     """``host:port`` to listen on; as a variable, separated by commas."""
     proxies: Annotated[list[str] | None, NoDecode] = None
-    """Addresses or networks of proxies whose word on where a request came from counts (``X-Forwarded-For``); as
-    a variable, separated by commas. By default this host's own in mode ``hub``, else none."""
+    """Addresses or networks of proxies whose word (``X-Forwarded-For``) on where a request came from counts;
+    as a variable, separated by commas. By default this host's own in mode ``hub``, else none."""
     public_url: str = ""
     """Where others reach this service, told by those that stand by; by default the first of ``listen``."""
     database_url: str | None = None
@@ -107,12 +119,19 @@ class Settings(BaseSettings):
     any, else all but ``host``, from where a container reaches what listens on the node for itself alone."""
     volumes: dict[str, VolumeSetting] = {}
     """Volumes beside ``home``."""
+    registries: dict[str, RegistrySetting] = {}
+    """Logins at image registries, by ``HOST`` or ``HOST:PORT``, for everybody who has none of their own."""
+    secret_key_file: Path | None = None
+    """The keys that secrets are encrypted with, one a line, the first encrypts; by default ``secrets.key`` in
+    the state directory, made when first needed."""
     accounts: dict[str, ManagedAccount] = {}
     """Users without a system account."""
     login: LoginSettings = LoginSettings()
     """How people log in: providers, directories, local accounts ([Logging in](login.md))."""
     admins: list[str] = []
     """Users who may see and end everybody's jobs, beside JupyterHub's administrators."""
+    longest_token: float = 366 * 86400.0
+    """How long an API token may be valid; those that say nothing are for 90 days."""
 
     max_time: float | None = None
     """Longest time limit, and that of jobs that name none; none by default."""
@@ -156,9 +175,7 @@ class Settings(BaseSettings):
         self.store = self.store or f"file://{(self.state / 'store').absolute()}"
         return self
 
-    @field_validator(
-        "max_time", "grace", "reconcile_every", "lease", "shared_idle", "store_collect", mode="before"
-    )
+    @field_validator(*_DURATIONS, mode="before")
     @classmethod
     def _duration(cls, value: Any) -> float | None:
         return None if value is None else parse_duration(value)
@@ -177,6 +194,11 @@ class Settings(BaseSettings):
     def trusted_proxies(self) -> list[str]:
         """Proxies whose ``X-Forwarded-For`` counts."""
         return (["127.0.0.1", "::1"] if self.mode == "hub" else []) if self.proxies is None else self.proxies
+
+    @property
+    def secret_keys(self) -> Path:
+        """The file of the keys that secrets are encrypted with."""
+        return self.secret_key_file or self.state / "secrets.key"
 
     @property
     def own_url(self) -> str:

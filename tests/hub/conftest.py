@@ -231,6 +231,12 @@ class Tokens:
             raise UnauthorizedError
         return self.callers[token]
 
+    async def administers(self, name: str) -> bool | None:
+        return next((one.admin for one in self.callers.values() if one.name == name), None)
+
+    async def issued(self, caller: Caller) -> float:
+        return time.time()
+
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
