@@ -109,6 +109,7 @@ class Controller:
     async def open(self) -> None:
         """Take over what the database holds and begin to work."""
         core, database = self.core, self.database
+        await asyncio.to_thread(core.secrets.open)
         last_job, last_seq = await asyncio.to_thread(database.last)
         policy = await self.operations.policy()
         standing = await standing_of(core, policy)

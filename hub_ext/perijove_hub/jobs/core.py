@@ -14,6 +14,7 @@ from perijove_hub.jobs.effects import SendOrder
 from perijove_hub.jobs.inventory import Inventory
 from perijove_hub.jobs.pending import Pending
 from perijove_hub.ledger import Ledger
+from perijove_hub.secrets.keeper import Secrets
 from perijove_hub.settings import Settings
 from perijove_hub.store.database import Database
 from perijove_spawners.fabric.port import Fabric
@@ -42,6 +43,7 @@ class Core:
         self.steady = steady
         """Seconds that are never turned back: how long ago something was. `clock` says when."""
         self.ledger = Ledger()
+        self.secrets = Secrets(database, settings.secret_keys)
         self.board = Board(self.ledger)
         self.committing: Pending | None = None
         """What is being written now: nothing of it has been acted on."""

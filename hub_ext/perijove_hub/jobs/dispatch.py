@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from perijove.model import (
@@ -31,6 +32,7 @@ from perijove_hub.jobs.effects import (
 from perijove_hub.jobs.events import Ended, Refused, Resumed, Suspended
 from perijove_hub.jobs.lifecycle import attempt_of
 from perijove_hub.jobs.orders import order_of
+from perijove_hub.secrets.orders import confided
 from perijove_spawners.failpoints import reach
 from perijove_spawners.launcher import LaunchError, StaleFenceError
 from perijove_spawners.protocol import Order
@@ -88,7 +90,7 @@ class Dispatch:
         if job is None or node is None or not _starts(job):
             return None
         try:
-            return order_of(
+            order = order_of(
                 job,
                 core.identify(job.owner),
                 core.settings,
@@ -97,6 +99,7 @@ class Dispatch:
                 grace=core.board.policy.grace,
                 fence=core.fabric.fence,
             )
+            return replace(order, **confided(job, core.secrets, core.settings.registries))
         except (PerijoveError, KeyError) as error:
             outcome = Outcome(reason=ReasonCode.LAUNCH_FAILED, message=str(error))
             core.board.apply(job_id, Ended(outcome), core.clock())
