@@ -255,9 +255,16 @@ def test_the_page_states_the_defaults_as_they_are(name: str) -> None:
 
 
 def required(name: str) -> dict[str, Any]:
-    if name == "Reservation":
-        return {"nodes": ["n1"], "start": "2026-01-01", "end": "2026-01-02"}
-    return {}
+    return REQUIRED.get(name, {})
+
+
+REQUIRED: dict[str, dict[str, Any]] = {
+    "Reservation": {"nodes": ["n1"], "start": "2026-01-01", "end": "2026-01-02"},
+    "ImageEntry": {"image": "python"},
+    "ImageRule": {"image": "python"},
+    "Convention": {"prefix": "calc-"},
+    "VolumeEntry": {"source": "/srv/data", "target": "/data"},
+}
 
 
 def test_the_examples_are_policies() -> None:

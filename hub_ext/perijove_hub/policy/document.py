@@ -11,28 +11,19 @@ from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from perijove.model import FieldError, InvalidSpecError, parse_duration, parse_size
+from perijove.model import FieldError, InvalidSpecError
 from perijove.model.validation import field_errors
 from perijove.model.values import Title, Word
 from perijove_hub.policy import registry
+from perijove_hub.policy.grants import Grants
+from perijove_hub.policy.images import Convention, ImageEntry, Rules, default_errors
+from perijove_hub.policy.limits import Duration, Limits, Part, Priority, Weight
+from perijove_hub.policy.volumes import HOME, VolumeEntry
+from perijove_hub.policy.who import Audience, is_among
 
-Duration = Annotated[float, BeforeValidator(parse_duration)]
-Size = Annotated[int, BeforeValidator(parse_size)]
-Count = Annotated[int, Field(ge=0)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Priority = Annotated[int, Field(ge=0, le=100)]
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
+__all__ = ["Limits", "Policy", "is_among", "load"]
 
 Changeable = Literal["time_limit", "priority", "cpu", "memory", "name", "partition"]
 Role = Literal["owner", "lead", "admin"]
@@ -44,49 +35,7 @@ _UNREADABLE = (ValueError, LookupError, ArithmeticError, TypeError, AttributeErr
 """What PyYAML lets through of values it cannot make: ``2026-13-45``, ``!!bool maybe``, ``!!timestamp x``."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Limits(_Part):
-    """How much at most. What is not given is not limited."""
-
-    # held at the same time: a job over one of these waits
-    cpus: Amount | None = None
-    memory: Size | None = None
-    gpus: Count | None = None
-    running: Count | None = None
-    """Jobs on nodes at once."""
-    # refused at submission
-    pending: Count | None = None
-    """Jobs waiting at once; each member of an array counts."""
-    # over `window`, refused or waited for, as the policy's `over_budget` says; memory in GiB times hours
-    cpu_hours: Amount | None = None
-    gpu_hours: Amount | None = None
-    memory_hours: Amount | None = None
-    disk: Size | None = None
-    store: Size | None = None
-    """`disk`: all job directories together; `store`: what a user owns of the content store."""
-
-    @property
-    def any(self) -> bool:
-        """Whether anything is limited."""
-        return self.gated or self.pending is not None or self.disk is not None
-
-    @property
-    def gated(self) -> bool:
-        """Whether anything that a start can break is limited."""
-        # Asked for each job and each of its accounts.
-        held = self.cpus is not None or self.memory is not None or self.gpus is not None
-        return held or self.running is not None or self.budgeted
-
-    @property
-    def budgeted(self) -> bool:
-        """Whether any use over the window is limited."""
-        return not (self.cpu_hours is None and self.gpu_hours is None and self.memory_hours is None)
-
-
-class UserPolicy(_Part):
+class UserPolicy(Part):
     """What differs for one user."""
 
     priority: Priority = 50
@@ -99,7 +48,7 @@ class UserPolicy(_Part):
     """Of jobs that name none (sacctmgr(1), ``DefaultAccount``); else the first project that they are in."""
 
 
-class Project(_Part):
+class Project(Part):
     """Users who work together."""
 
     description: Title = ""
@@ -115,19 +64,17 @@ class Project(_Part):
     """For each of its members within it."""
     volumes: list[str] = []
     """Of the site's volumes, those that its members' jobs may also ask for."""
+    images: Rules = []
+    """What its jobs may also be run in."""
     default_time: Duration | None = None
     max_time: Duration | None = None
 
 
-class Partition(_Part):
+class Partition(Audience):
     """A group of nodes with rules of its own (slurm.conf(5), ``PartitionName``)."""
 
     nodes: list[str] = ["*"]
     """Names or patterns."""
-    users: list[str] = ["*"]
-    """Names, patterns or ``@GROUP``; ``*``: it is limited to no users."""
-    projects: list[str] = ["*"]
-    """Whose jobs may use it; ``*``: it is limited to no projects. Where both are limited, either suffices."""
     default: bool = False
     """Of jobs that name none. Without a default such jobs may go anywhere."""
     default_time: Duration | None = None
@@ -137,7 +84,7 @@ class Partition(_Part):
     """All jobs in it are."""
 
 
-class Reservation(_Part):
+class Reservation(Part):
     """Nodes kept for some, from a date to a date (scontrol(1), ``create reservation``)."""
 
     nodes: list[str]
@@ -163,7 +110,7 @@ class Reservation(_Part):
         return self
 
 
-class UsageWeights(_Part):
+class UsageWeights(Part):
     """What one hour of each counts in usage."""
 
     cpu: Weight = 1.0
@@ -172,7 +119,7 @@ class UsageWeights(_Part):
     gpu: Weight = 10.0
 
 
-class FairShare(_Part):
+class FairShare(Part):
     """How usage is remembered and weighed."""
 
     half_life: Duration = 7 * 86400.0
@@ -184,7 +131,7 @@ class FairShare(_Part):
     """Of all jobs in no project, against the projects' shares."""
 
 
-class MultifactorWeights(_Part):
+class MultifactorWeights(Part):
     """Weights of ``multifactor`` (slurm.conf(5), ``PriorityWeight*``); each factor lies between 0 and 1."""
 
     age: Weight = 1000.0
@@ -200,7 +147,7 @@ class MultifactorWeights(_Part):
     """Waiting longer than this counts no more."""
 
 
-class GodockerWeights(_Part):
+class GodockerWeights(Part):
     """Weights of ``fairshare-godocker``, as GoDocker names them."""
 
     waiting_time: Weight = 0.1
@@ -215,14 +162,14 @@ class GodockerWeights(_Part):
     days: Annotated[int, Field(ge=1, le=3650)] = 30
 
 
-class Backfill(_Part):
+class Backfill(Part):
     """Small jobs around big ones (slurm.conf(5), ``SchedulerParameters``)."""
 
     reservations: Annotated[int, Field(ge=1, le=10_000)] = 100
     """So many waiting jobs at the head of the queue have the resources they will need kept for them."""
 
 
-class Preemption(_Part):
+class Preemption(Part):
     """What becomes of a preemptible job whose place is needed."""
 
     mode: Literal["off", "requeue", "suspend", "kill"] = "requeue"
@@ -232,7 +179,7 @@ class Preemption(_Part):
     """A job is left alone for so long after its start."""
 
 
-class Retention(_Part):
+class Retention(Part):
     """How long what ended jobs leave behind is kept."""
 
     archive_after: Duration | None = None
@@ -243,7 +190,7 @@ class Retention(_Part):
     """Jobs bearing one of these labels (``KEY`` or ``KEY=VALUE``) are kept whatever their age."""
 
 
-class Policy(_Part):
+class Policy(Part):
     """All of it."""
 
     scheduler: Word = "fairshare"
@@ -270,6 +217,15 @@ class Policy(_Part):
     projects: dict[Word, Project] = {}
     partitions: dict[Word, Partition] = {}
     reservations: dict[Word, Reservation] = {}
+    images: dict[Word, ImageEntry] = {}
+    """Those with names."""
+    allowed_images: Rules = []
+    """What everybody's jobs may be run in, beside these and what the setting ``images`` allows."""
+    images_by_convention: Convention | None = None
+    """Where images are whose names say what they hold."""
+    volumes: dict[Word, VolumeEntry] = {}
+    """Beside those of the settings."""
+    grants: Grants = Grants()
     window: Duration = 30 * 86400.0
     """Over which the hours of limits are counted."""
     over_budget: Literal["refuse", "wait"] = "refuse"
@@ -291,6 +247,8 @@ class Policy(_Part):
         defaults = [name for name, partition in self.partitions.items() if partition.default]
         if len(defaults) > 1:
             raise ValueError(f"only one partition can be the default, not {', '.join(defaults)}")
+        if HOME in self.volumes:
+            raise ValueError(f"the volume {HOME} is everybody's own; give this one another name")
         return self
 
     def user(self, name: str) -> UserPolicy:
@@ -327,13 +285,7 @@ class Policy(_Part):
         self, partition: str, user: str, project: str | None, groups: frozenset[str] = frozenset()
     ) -> bool:
         """Whether jobs of `user` in `project` may run in `partition`."""
-        rules = self.partitions[partition]
-        limits = []
-        if "*" not in rules.users:
-            limits.append(is_among(user, rules.users, groups))
-        if "*" not in rules.projects:
-            limits.append(project is not None and is_among(project, rules.projects))
-        return any(limits) if limits else True
+        return self.partitions[partition].admits(user, project, groups)
 
     def may_enter(
         self, reservation: str, user: str, project: str | None, groups: frozenset[str] = frozenset()
@@ -347,11 +299,6 @@ class Policy(_Part):
     def default_partition(self) -> str | None:
         """Of jobs that name none."""
         return next((name for name, partition in self.partitions.items() if partition.default), None)
-
-
-def is_among(user: str, names: list[str], groups: frozenset[str] = frozenset()) -> bool:
-    """Whether `names`, which may hold patterns and ``@GROUP``, mean `user`."""
-    return any(entry[1:] in groups if entry.startswith("@") else fnmatchcase(user, entry) for entry in names)
 
 
 def load(text: str) -> Policy:
@@ -385,14 +332,17 @@ def _read(text: str) -> Any:
 
 
 def _unknown(policy: Policy) -> Iterator[FieldError]:
-    """Names of schedulers and projects that are not there."""
+    """Names of schedulers and projects that are not there, and images that are the default twice."""
+    for name, text in default_errors(policy.images):
+        yield FieldError(f"images.{name}.default", "true", text)
     if policy.scheduler not in (there := registry.names()):
         text = f"there is no such scheduler; there are: {', '.join(there)}"
         yield FieldError("scheduler", policy.scheduler, text)
     users = {"default_user": policy.default_user, **{f"users.{name}": u for name, u in policy.users.items()}}
     named = [(f"{path}.default_project", [user.default_project or "*"]) for path, user in users.items()]
     named += [(f"partitions.{name}.projects", part.projects) for name, part in policy.partitions.items()]
-    named += [(f"reservations.{name}.projects", kept.projects) for name, kept in policy.reservations.items()]
+    for part in ("reservations", "images", "volumes"):
+        named += [(f"{part}.{name}.projects", one.projects) for name, one in getattr(policy, part).items()]
     known = ", ".join(sorted(policy.projects)) or "none"
     for field, patterns in named:
         for pattern in patterns:
