@@ -167,3 +167,5 @@ class Announcement(Record):
     by: str
     begins: float
     ends: float | None = None
+    public: bool = False
+    """Also for who is not logged in."""
