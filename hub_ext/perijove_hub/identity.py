@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import secrets
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 from fastapi import Request
 from starlette.requests import HTTPConnection
@@ -15,11 +18,11 @@ from perijove.model import (
     Job,
     Kind,
     NotFoundError,
+    PerijoveError,
     Scope,
     UnauthorizedError,
     UnavailableError,
 )
-from perijove_hub.accounts import groups_of
 from perijove_hub.policy.document import Policy
 from perijove_hub.tokens.book import Tokens
 from perijove_hub.tokens.hub import KEPT, KEPT_LONG, Hub, HubRefusalError
@@ -31,6 +34,7 @@ ACT_AS, LOGIN = "custom:perijove:act-as", "custom:perijove:login"
 """Scopes of the hub's services: submit for users, tell who has logged in."""
 
 HIDDEN = "(hidden)"
+Piece = TypeVar("Piece", str, bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +169,10 @@ class HubUsers:
         """See :class:`Identities`."""
         return await self._administers(name, KEPT)
 
+    def forget(self) -> None:
+        """Ask the hub anew about every token."""
+        self.auth.cache.clear()
+
     async def _administers(self, name: str, kept: float) -> bool | None:
         try:
             found = await self.hub.user(name, kept)
@@ -235,13 +243,18 @@ class OwnFirst:
         return await self.others.issued(caller)
 
 
-async def caller_of(request: Request) -> Caller:
-    """The caller of a request (a FastAPI dependency)."""
+async def bearer(request: HTTPConnection) -> Caller:
+    """Whose the token of a request is, whatever they may do."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() not in {"bearer", "token"} or not token.strip():
         raise UnauthorizedError("give a token: Authorization: Bearer TOKEN")
     identities: Identities = request.app.state.identities
-    caller = await admitted(request, await identities.caller(token.strip()), request.method)
+    return await identities.caller(token.strip())
+
+
+async def caller_of(request: Request) -> Caller:
+    """The caller of a request (a FastAPI dependency)."""
+    caller = await admitted(request, await bearer(request), request.method)
     if caller.token.startswith("token ") and request.client is not None:
         tokens: Tokens = request.app.state.tokens
         tokens.used(int(caller.token.removeprefix("token ")), request.client.host)
@@ -265,6 +278,44 @@ async def admitted(connection: HTTPConnection, caller: Caller, method: str = "GE
     return known_to(connection, caller)
 
 
+RECHECK = 10.0
+"""Seconds after which who listens is looked at again, at the next thing there is to say."""
+
+
+async def while_welcome(
+    connection: HTTPConnection,
+    caller: Caller,
+    again: Callable[[], Awaitable[Caller | None]],
+    pieces: AsyncIterator[Piece],
+) -> AsyncIterator[Piece]:
+    """`pieces`, as long as `caller` may be here and what they came with holds: `again` finds them anew."""
+    async with aclosing(cast("AsyncGenerator[Piece, None]", pieces)) as coming:
+        due = time.monotonic() + RECHECK
+        async for piece in coming:
+            if time.monotonic() >= due:
+                if not await is_welcome(connection, caller, again):
+                    return
+                due = time.monotonic() + RECHECK
+            yield piece
+
+
+async def is_welcome(
+    connection: HTTPConnection, caller: Caller, again: Callable[[], Awaitable[Caller | None]]
+) -> bool:
+    """Whether somebody who was admitted would be again. A hub that is away for a while ends nothing."""
+    try:
+        if caller.person:
+            await must_be_welcome(connection, caller)
+    except PerijoveError:
+        return False
+    try:
+        return await again() is not None
+    except UnavailableError:
+        return True
+    except PerijoveError:
+        return False
+
+
 async def must_be_welcome(connection: HTTPConnection, caller: Caller) -> None:
     """Raise unless `caller` may be here now, and what they came with is of use yet."""
     state = connection.app.state
@@ -284,6 +335,7 @@ async def must_be_welcome(connection: HTTPConnection, caller: Caller) -> None:
 
 def known_to(connection: HTTPConnection, caller: Caller) -> Caller:
     """`caller` with the projects that the policy lets them lead."""
-    policy: Policy = connection.app.state.controller.board.policy
-    leads = policy.leads(caller.name, groups_of(caller.name))
+    controller = connection.app.state.controller
+    policy: Policy = controller.board.policy
+    leads = policy.leads(caller.name, controller.core.groups_of(caller.name))
     return replace(caller, leads=leads) if leads else caller

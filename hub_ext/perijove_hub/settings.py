@@ -19,6 +19,7 @@ from pydantic_settings import (
 from perijove.model import parse_duration, parse_size
 from perijove_hub.auth.configuration import LoginSettings
 from perijove_hub.secrets.registries import RegistrySetting
+from perijove_hub.users.configuration import GuestSettings, MailSettings, UidRange
 
 NOTEBOOK_IMAGE = "perijove-notebook:latest"
 
@@ -126,6 +127,12 @@ class Settings(BaseSettings):
     the state directory, made when first needed."""
     accounts: dict[str, ManagedAccount] = {}
     """Users without a system account."""
+    uids: UidRange = UidRange()
+    """The uids of other users without a system account ([People](people.md))."""
+    guests: GuestSettings = GuestSettings()
+    """On which accounts guests work, and within which bounds."""
+    mail: MailSettings | None = None
+    """By which server administrators and leads are told of guests who wait; nobody is, by default."""
     login: LoginSettings = LoginSettings()
     """How people log in: providers, directories, local accounts ([Logging in](login.md))."""
     admins: list[str] = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable
 from weakref import WeakKeyDictionary
 
-from perijove_hub.accounts import groups_of
 from perijove_hub.admission import Asker, Site
 from perijove_hub.jobs.controller import Controller
 from perijove_hub.policy.document import Policy
@@ -37,4 +36,6 @@ def site_of(controller: Controller) -> Site:
 
 def asker_of(controller: Controller, owner: str) -> Asker:
     """The user whose jobs these will be."""
-    return Asker(policy_of(controller), owner, groups_of(owner))
+    asker = Asker(policy_of(controller), owner, controller.core.groups_of(owner))
+    asker.held = controller.core.secrets.held
+    return asker

@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from perijove.model import FieldError, InvalidSpecError, NotFoundError, UserError
 from perijove.model.values import Title
-from perijove_hub.accounts import groups_of
 from perijove_hub.api.audit import record
 from perijove_hub.api.bodies import json_body, read_body, read_model
 from perijove_hub.api.desk import maintenance_of, policy_of
@@ -197,7 +196,7 @@ async def reservations(request: Request, caller: Who) -> list[ReservationView]:
 def reservations_seen(controller: Controller, caller: Caller) -> list[ReservationView]:
     """See :func:`reservations`."""
     rules, now = policy_of(controller), controller.clock()
-    groups = groups_of(caller.name)
+    groups = controller.core.groups_of(caller.name)
     projects = {*rules.projects_of(caller.name, groups), *caller.leads}
     found = []
     for name, one in sorted(rules.reservations.items(), key=lambda item: item[1].start):

@@ -13,7 +13,6 @@ from pydantic import BaseModel
 from perijove.model import Job, NotFoundError, Stats, UserError, parse_duration
 from perijove.model.errors import PerijoveError
 from perijove_hub.accounting import AXES, DAY, Axis, Spent
-from perijove_hub.accounts import groups_of
 from perijove_hub.api.desk import policy_of
 from perijove_hub.api.finding import Who, controller_of
 from perijove_hub.identity import Caller
@@ -253,7 +252,7 @@ class ProjectView(BaseModel):
 async def projects(request: Request, caller: Who) -> list[ProjectView]:
     """The caller's projects; all of them for administrators."""
     controller = controller_of(request)
-    policy, groups = policy_of(controller), groups_of(caller.name)
+    policy, groups = policy_of(controller), controller.core.groups_of(caller.name)
     mine = {*policy.projects_of(caller.name, groups), *caller.leads}
     usual = policy.project_of(caller.name, groups)
     standing, now = controller.board.standing, controller.clock()

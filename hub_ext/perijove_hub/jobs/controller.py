@@ -61,10 +61,13 @@ class Controller:
         identify: Callable[[str], Identity],
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
+        *,
+        groups_of: Callable[[str], frozenset[str]] = groups_of,
     ) -> None:
         self.settings, self.database, self.fabric = settings, database, fabric
         self.identify, self.clock = identify, clock
         self.core = Core(settings, database, fabric, identify, clock, steady)
+        self.core.groups_of = groups_of
         self.dispatch = Dispatch(self.core)
         self.writer = Writer(self.core, self.dispatch.perform)
         self.nodes = Nodes(self.core)
@@ -115,7 +118,7 @@ class Controller:
         standing = await standing_of(core, policy)
         scheduler = create(policy.scheduler, policy)
         core.board = Board(
-            self.ledger, standing, scheduler, last_job=last_job, last_seq=last_seq, groups_of=groups_of
+            self.ledger, standing, scheduler, last_job=last_job, last_seq=last_seq, groups_of=core.groups_of
         )
         await self.operations.recall()
         live = await asyncio.to_thread(database.live)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from perijove_hub.accounts import Identity
+from perijove_hub.accounts import Identity, groups_of
 from perijove_hub.jobs.board import Board
 from perijove_hub.jobs.effects import SendOrder
 from perijove_hub.jobs.inventory import Inventory
@@ -42,6 +42,8 @@ class Core:
         self.identify, self.clock = identify, clock
         self.steady = steady
         """Seconds that are never turned back: how long ago something was. `clock` says when."""
+        self.groups_of: Callable[[str], frozenset[str]] = groups_of
+        """Groups of a user that the policy may name."""
         self.ledger = Ledger()
         self.secrets = Secrets(database, settings.secret_keys)
         self.board = Board(self.ledger)
