@@ -25,7 +25,7 @@ FUNCTION, CALL = "function.pkl", "call.json"
 NOTEBOOK, PARAMETERS = "notebook.ipynb", "parameters.json"
 _OPTIONS = frozenset(JobOptions.model_fields)
 _SUFFIX = re.compile(r"(\.[A-Za-z0-9]{1,8}){1,2}$")
-_WHOLE = re.compile(r"\$\{\{\s*([^{}]*?)\s*\}\}")
+_WHOLE = re.compile(r"\$\{\{([^{}]*+)\}\}")
 _OPEN = "${{"
 
 
@@ -192,7 +192,7 @@ class Filling:
         if _OPEN not in text:
             return text
         if match := _WHOLE.fullmatch(text):
-            reference = Reference.parse(match[1])
+            reference = Reference.parse(match[1].strip())
             return self._given(value_of(reference, self.scope), _label(reference))
         for reference in templates(text):
             value = value_of(reference, self.scope)

@@ -152,7 +152,8 @@ def references(value: Any) -> Iterator[Reference]:
                 yield from references(part)
 
 
-_TEMPLATE = re.compile(r"(?P<escape>\$?)\$\{\{(?:\s*(?P<reference>.*?)\s*\}\})?")
+# Up to the next brace and no further: a script of a mebibyte may hold nothing but beginnings.
+_TEMPLATE = re.compile(r"(?P<escape>\$?)\$\{\{(?:(?P<reference>[^{}]*+)\}\})?")
 
 
 def templates(text: str) -> Iterator[Reference]:
@@ -174,14 +175,14 @@ def filled(text: str, value_of: Callable[[Reference], Any]) -> str:
 
 def literal(text: str) -> str:
     """The text that :func:`filled` makes `text` of, whatever that holds."""
-    return re.sub(r"\$\{\{(?:\s*.*?\s*\}\})?", lambda match: f"${match[0]}", text)
+    return text.replace("${{", "$${{")
 
 
 def _template(match: re.Match[str]) -> Reference:
     if match["reference"] is None:
         raise ValueError("${{ has no }} after it ; $${{ stands for the characters themselves")
     try:
-        return Reference.parse(match["reference"])
+        return Reference.parse(match["reference"].strip())
     except ValueError as error:
         shown = match[0] if len(match[0]) <= 80 else f"{match[0][:77]}..."
         raise ValueError(f"{shown} {error}; $${{{{ }}}} stands for the characters themselves") from None

@@ -17,7 +17,8 @@ MAX_SIZE = 1 << 60
 
 _SECONDS = (86400, 3600, 60, 1)
 _PLAIN = re.compile(_NUMBER)
-_PARTS = re.compile(r"\s*".join(rf"(?:({_NUMBER})\s*{unit})?" for unit in "dhms"), re.IGNORECASE)
+# Spaces belong to the part before them: of two patterns in a row that both take them, all ways are tried.
+_PARTS = re.compile("".join(rf"(?:({_NUMBER})\s*{unit}\s*)?" for unit in "dhms"), re.IGNORECASE)
 _CLOCK = re.compile(r"(?:([0-9]{1,9})-)?(?:([0-9]{1,9}):)?([0-9]{1,9}):([0-9]{1,9})")
 MAX_DURATION = 10 * 365 * 86400.0
 """Ten years, in seconds."""
