@@ -14,14 +14,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from perijove_hub.identity import ACT_AS, ADMIN, SUBMIT
+from perijove_hub.identity import ACT_AS, ADMIN, LOGIN, READ, SUBMIT
 from perijove_hub.private_files import kept_secret
+from perijove_hub.settings import Settings
 from perijove_hub.up.leash import PARENT, leashed
 
 SERVICE = "perijove"
 PREFIX = f"/services/{SERVICE}"
 SPAWNER_ACCOUNT = "perijove-spawner"
 SETUP_ACCOUNT = "perijove-setup"
+LOGIN_ACCOUNT = "perijove-login"
 
 Config = Any
 """A traitlets ``Config``: attributes are made by being named."""
@@ -101,9 +103,11 @@ def _servers_outlive_the_hub(c: Config) -> None:
 
 def _service(c: Config, options: HubOptions, hub: Path) -> None:
     c.JupyterHub.custom_scopes = {
-        SUBMIT: {"description": "Submit jobs to Perijove, and see and end one's own"},
-        ADMIN: {"description": "See and end everybody's jobs in Perijove"},
+        READ: {"description": "See one's own jobs in Perijove"},
+        SUBMIT: {"description": "Submit jobs to Perijove, and see and end one's own", "subscopes": [READ]},
+        ADMIN: {"description": "See and end everybody's jobs in Perijove", "subscopes": [SUBMIT]},
         ACT_AS: {"description": "Submit jobs to Perijove on behalf of users"},
+        LOGIN: {"description": "Tell Perijove who logged in, and ask who may"},
     }
     c.JupyterHub.services = [
         {
@@ -111,11 +115,12 @@ def _service(c: Config, options: HubOptions, hub: Path) -> None:
             "url": f"http://127.0.0.1:{options.service_port}",
             "command": leashed(sys.executable, "-m", "perijove_hub", "serve"),
             "environment": service_environment(os.environ),
-            "oauth_client_allowed_scopes": [SUBMIT, ADMIN],
+            "oauth_client_allowed_scopes": [READ, SUBMIT, ADMIN],
             "oauth_no_confirm": True,
         },
         {"name": SPAWNER_ACCOUNT, "api_token": kept_secret(hub / "spawner.token"), "display": False},
         {"name": SETUP_ACCOUNT, "api_token": kept_secret(hub / "setup.token"), "display": False},
+        {"name": LOGIN_ACCOUNT, "api_token": kept_secret(hub / "login.token"), "display": False},
     ]
 
 
@@ -125,13 +130,19 @@ def service_environment(env: Mapping[str, str]) -> dict[str, str]:
     return {**ours, PARENT: str(os.getpid())}
 
 
+REVOKING = ("read:users", "read:servers", "delete:servers", "tokens")
+"""What the service may do at the hub: see who administers, and sign users out everywhere."""
+
+
 def _roles(c: Config, options: HubOptions) -> None:
     access = f"access:services!service={SERVICE}"
     c.JupyterHub.load_roles = [
+        {"name": SERVICE, "services": [SERVICE], "scopes": [*REVOKING]},
         {"name": "user", "scopes": ["self", access, SUBMIT]},
         # What a notebook server's own token may do: so `%%submit` needs no set-up.
         {"name": "server", "scopes": ["access:servers!server", "users:activity!user", access, SUBMIT]},
         {"name": SPAWNER_ACCOUNT, "services": [SPAWNER_ACCOUNT], "scopes": [access, ACT_AS]},
+        {"name": LOGIN_ACCOUNT, "services": [LOGIN_ACCOUNT], "scopes": [access, LOGIN]},
         {
             "name": SETUP_ACCOUNT,
             "services": [SETUP_ACCOUNT],
@@ -141,8 +152,18 @@ def _roles(c: Config, options: HubOptions) -> None:
 
 
 def _login(c: Config, options: HubOptions, state: Path) -> None:
-    c.JupyterHub.authenticator_class = "perijove-local"
+    hub = state / "hub"
+    c.JupyterHub.authenticator_class = "perijove"
+    c.JupyterHub.template_paths = [str(Path(__file__).parent / "auth" / "templates")]
+    if url := Settings(state=state).login.url:
+        # What is redirected to and which cookies are Secure follows from it, and not from a request's header.
+        c.JupyterHub.public_url = f"{url}/"
     c.LocalAuthenticator.trial_user = options.trial_user
     c.LocalAuthenticator.password_file = str(state / "password")
-    c.Authenticator.allowed_users = {options.trial_user}
-    c.Authenticator.allow_all = options.local_accounts
+    c.PerijoveAuthenticator.state = str(state)
+    c.PerijoveAuthenticator.service_url = f"http://127.0.0.1:{options.service_port}{PREFIX}"
+    c.PerijoveAuthenticator.token_file = str(hub / "login.token")
+    c.PerijoveAuthenticator.local_accounts = options.local_accounts
+    if not os.environ.get("JUPYTERHUB_CRYPT_KEY"):
+        # What providers gave for a session is kept encrypted; 43 characters of base64 are 32 bytes.
+        c.CryptKeeper.keys = [f"{kept_secret(hub / 'crypt-key')}=".encode()]

@@ -29,7 +29,7 @@ class ProviderSettings(_Section):
     """Somebody else's login: OpenID Connect, or plain OAuth 2 with a preset or all three addresses."""
 
     preset: PresetName = "oidc"
-    """``oidc`` (any OpenID provider), ``google``, ``gitlab``, ``github``, ``orcid`` or ``generic`` (OAuth 2)."""
+    """``oidc`` (any OpenID provider), ``google``, ``gitlab``, ``orcid``, ``github``, ``generic`` OAuth 2."""
     title: str = ""
     """On the button; by default the provider's name."""
     users: Newcomers = "guests"
@@ -50,6 +50,8 @@ class ProviderSettings(_Section):
     """Claim or field that the user's name is made of; by default the preset's."""
     email_claim: str = ""
     """Likewise of the address."""
+    email_verified_claim: str = "email_verified"
+    """Likewise of whether that address was checked."""
     subject_claim: str = ""
     """Likewise of what the provider never gives to another; ``sub`` for OpenID providers."""
     groups_claim: str = ""
