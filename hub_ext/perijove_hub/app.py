@@ -11,7 +11,7 @@ import logging
 import os
 import resource
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from importlib.metadata import version
 
@@ -19,7 +19,6 @@ import uvicorn
 from fastapi import FastAPI
 
 from perijove.model import OperatorError
-from perijove_hub.accounts import resolve
 from perijove_hub.announcing import Announcements
 from perijove_hub.api import problems
 from perijove_hub.api.routes import PARTS
@@ -36,7 +35,10 @@ from perijove_hub.standby import Standby, led
 from perijove_hub.store.database import Database
 from perijove_hub.store.leadership import LOCK, Leadership, holder_at
 from perijove_hub.tokens.book import Tokens
+from perijove_hub.tokens.device import DeviceLogins
 from perijove_hub.tokens.hub import Hub
+from perijove_hub.tokens.revocation import Revocation
+from perijove_hub.users.users import Users
 from perijove_hub.workflows.runs import Runs
 from perijove_spawners.fabric.dask_fabric import DaskFabric
 from perijove_spawners.fabric.port import Fabric
@@ -49,10 +51,13 @@ def create_app(settings: Settings, *, fabric: Fabric, identities: Identities) ->
     """The application; `fabric` and `identities` are given so that tests can bring their own."""
     database = Database(settings.database_at)
     announcements = Announcements(database)
-    controller = Controller(settings, database, fabric, partial(resolve, settings=settings))
+    users = Users(settings, database, lambda: controller.policy, lambda: controller.clock())
+    controller = Controller(settings, database, fabric, users.identity, groups_of=users.groups_of, terms_of=users.terms_of)
     store = controller.keeper.store
     runs = Runs(controller, store)
     tokens = Tokens(database, settings.longest_token)
+    devices = DeviceLogins()
+    revocation = Revocation(tokens, devices, *at_the_hub(identities))
     holder = holder_at(settings.state)
     lock = settings.state / LOCK
     leadership = Leadership(database, holder, settings.own_url, ttl=settings.lease, lock=lock)
@@ -60,11 +65,14 @@ def create_app(settings: Settings, *, fabric: Fabric, identities: Identities) ->
     async def begin() -> None:
         fabric.fence = leadership.fence or 0
         await announcements.recall()
+        await users.open()
         await controller.open()
         await tokens.open()
         await runs.open()
+        await revocation.resume(users.people)
 
     async def end() -> None:
+        await revocation.close()
         await tokens.close()
         await controller.close()
 
@@ -89,10 +97,11 @@ def create_app(settings: Settings, *, fabric: Fabric, identities: Identities) ->
     )
     app.add_middleware(Standby, leadership=leadership)
     app.add_middleware(SafeAnswers)
-    app.state.settings, app.state.controller = settings, controller
+    app.state.settings, app.state.controller, app.state.users = settings, controller, users
     app.state.leadership = leadership
     app.state.audit, app.state.announcements = AuditLog(database), announcements
     app.state.identities, app.state.tokens = OwnFirst(tokens, identities), tokens
+    app.state.devices, app.state.revocation = devices, revocation
     app.state.store, app.state.runs = store, runs
     app.state.sessions = Sessions(
         kept_secret(settings.state / "cookie-key"), settings.prefix, getattr(identities, "auth", None)
@@ -103,6 +112,13 @@ def create_app(settings: Settings, *, fabric: Fabric, identities: Identities) ->
     for part in PARTS:
         app.include_router(part, prefix=f"{settings.prefix}/api/v1")
     return app
+
+
+def at_the_hub(identities: Identities) -> tuple[Hub | None, Callable[[], None]]:
+    """Where users are signed out too, and how what was learned there about tokens is forgotten."""
+    if isinstance(identities, HubUsers):
+        return identities.hub, identities.forget
+    return None, lambda: None
 
 
 def identities_of(settings: Settings) -> Identities:
@@ -149,7 +165,7 @@ def serve(settings: Settings) -> None:
     # The database holds the environments of jobs, tokens of notebook servers among them.
     os.umask(0o077)
     settings.state.mkdir(parents=True, exist_ok=True, mode=0o711)
-    fabric = DaskFabric(settings.scheduler, security=ensure_tls(settings.tls))
+    fabric = DaskFabric(settings.scheduler, security=ensure_tls(settings.tls, "service"))
     app = create_app(settings, fabric=fabric, identities=identities_of(settings))
     # Whoever watches over the service starts it again, from what is durable.
     app.state.controller.died = partial(os._exit, 1)

@@ -27,6 +27,7 @@ from perijove_hub.policy.document import Policy
 from perijove_hub.tokens.book import Tokens
 from perijove_hub.tokens.hub import KEPT, KEPT_LONG, Hub, HubRefusalError
 from perijove_hub.tokens.secret import PREFIX
+from perijove_hub.users.users import Users
 
 READ, SUBMIT, ADMIN = "custom:perijove:read", "custom:perijove:submit", "custom:perijove:admin"
 """Scopes of hub tokens: look at what is one's own, use the service, see and end everybody's jobs."""
@@ -34,6 +35,8 @@ ACT_AS, LOGIN = "custom:perijove:act-as", "custom:perijove:login"
 """Scopes of the hub's services: submit for users, tell who has logged in."""
 
 HIDDEN = "(hidden)"
+ENDPOINT = "endpoint.json"
+"""How the audit log names the token that `up` left for who runs it."""
 Piece = TypeVar("Piece", str, bytes)
 
 
@@ -123,7 +126,7 @@ class SingleUser:
         """See :class:`Identities`."""
         if not secrets.compare_digest(token.encode(errors="surrogatepass"), self.token.encode()):
             raise UnauthorizedError("this token is not valid")
-        return Caller(self.name, admin=True, scope=Scope.ADMIN, token="endpoint.json")
+        return Caller(self.name, admin=True, scope=Scope.ADMIN, token=ENDPOINT)
 
     async def administers(self, name: str) -> bool | None:
         """See :class:`Identities`."""
@@ -272,7 +275,7 @@ async def admitted(connection: HTTPConnection, caller: Caller, method: str = "GE
     :class:`ForbiddenError` and :class:`UnauthorizedError`.
     """
     if caller.person:
-        await must_be_welcome(connection, caller)
+        caller = await must_be_welcome(connection, caller)
     if caller.scope is Scope.READ and method not in READING:
         raise ForbiddenError("this token may only read; make one with the scope submit")
     return known_to(connection, caller)
@@ -316,12 +319,10 @@ async def is_welcome(
         return False
 
 
-async def must_be_welcome(connection: HTTPConnection, caller: Caller) -> None:
-    """Raise unless `caller` may be here now, and what they came with is of use yet."""
+async def must_be_welcome(connection: HTTPConnection, caller: Caller) -> Caller:
+    """`caller`, unless they may not be here now, or what they came with is of no use any more."""
     state = connection.app.state
-    users = getattr(state, "users", None)
-    if users is None:
-        return
+    users: Users = state.users
     standing = users.standing(caller.name)
     if standing.state != "active":
         raise ForbiddenError(standing.message)
@@ -331,6 +332,7 @@ async def must_be_welcome(connection: HTTPConnection, caller: Caller) -> None:
             issued = await state.identities.issued(caller)
         if issued < standing.valid_from:
             raise UnauthorizedError("you were signed out everywhere; log in again")
+    return replace(caller, admin=False) if caller.admin and standing.admin is False else caller
 
 
 def known_to(connection: HTTPConnection, caller: Caller) -> Caller:

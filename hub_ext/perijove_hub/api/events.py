@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request
@@ -14,7 +15,7 @@ from fastapi.responses import StreamingResponse
 
 from perijove.model import Job, JobEvent
 from perijove_hub.api.finding import Who, controller_of, find, job_of
-from perijove_hub.identity import Caller
+from perijove_hub.identity import Caller, bearer, while_welcome
 from perijove_hub.jobs.controller import Controller
 
 router = APIRouter()
@@ -27,10 +28,11 @@ def message(event: str, data: Any, identity: int) -> str:
     return f"id: {identity}\nevent: {event}\ndata: {json.dumps(data)}\n\n"
 
 
-def event_stream(messages: AsyncIterator[str]) -> StreamingResponse:
-    """Server-sent events that no proxy keeps or holds back."""
+def event_stream(request: Request, caller: Caller, messages: AsyncIterator[str]) -> StreamingResponse:
+    """Server-sent events that no proxy keeps or holds back, for as long as `caller` may have them."""
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(messages, media_type="text/event-stream", headers=headers)
+    told = while_welcome(request, caller, partial(bearer, request), messages)
+    return StreamingResponse(told, media_type="text/event-stream", headers=headers)
 
 
 def event_number(last_event_id: str | None) -> int | None:
@@ -53,7 +55,7 @@ async def events(
     wanted = (await job_of(request, caller, job)).id if job is not None else None
     owner = None if wanted is not None or (caller.admin and all_users) else caller.name
     after = event_number(last_event_id)
-    return event_stream(_stream(controller_of(request), caller, wanted, owner, after))
+    return event_stream(request, caller, _stream(controller_of(request), caller, wanted, owner, after))
 
 
 async def _stream(

@@ -47,7 +47,7 @@ async def logs(
     if follow:
         resumed = event_number(last_event_id)
         start = offset if resumed is None else resumed
-        return event_stream(_follow(controller_of(request), job, stream, start))
+        return event_stream(request, caller, _follow(controller_of(request), job, stream, start))
     chunk = await _read(controller_of(request), job, stream, offset, limit)
     headers = {"Perijove-Log-End": str(chunk.end).lower(), "Perijove-Log-Offset": str(chunk.offset)}
     # Never text/html: a log is a user's text, and opens in the browser of whoever looks at it.

@@ -3,7 +3,9 @@
 from perijove_hub.api import (
     actions,
     announcements,
+    arrivals,
     audit,
+    device,
     events,
     files,
     jobs,
@@ -42,10 +44,12 @@ PARTS = (
     nodes.router,
     policies.router,
     audit.router,
+    arrivals.router,
     announcements.router,
     announcements.public,
     tokens.router,
     keys.router,
+    device.router,
     site.router,
     site.public,
 )

@@ -28,7 +28,7 @@ async def events(
     With ``Last-Event-ID`` first comes each step that has changed since, as it is now.
     """
     await run_of(request, caller, number)
-    return event_stream(_stream(runs_of(request), number, event_number(last_event_id)))
+    return event_stream(request, caller, _stream(runs_of(request), number, event_number(last_event_id)))
 
 
 async def _stream(runs: Runs, number: int, after: int | None) -> AsyncIterator[str]:

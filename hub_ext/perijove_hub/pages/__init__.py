@@ -1,6 +1,6 @@
 """The pages for people: queue, one job, workflows, usage, fair share, nodes; and the browser's login."""
 
-from perijove_hub.pages import dask, job, nodes, queue, session, usage, workflow, workflows
+from perijove_hub.pages import account, dask, device, job, nodes, queue, session, usage, workflow, workflows
 
 PAGES = (
     session.router,
@@ -11,5 +11,7 @@ PAGES = (
     usage.router,
     nodes.router,
     dask.router,
+    account.router,
+    device.router,
 )
 """What the application shows to browsers."""

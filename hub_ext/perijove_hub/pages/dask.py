@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 from urllib.parse import urlsplit
 
 import httpx
@@ -19,7 +20,7 @@ from websockets.typing import Subprotocol
 
 from perijove.model import Job, Kind, NotFoundError, State, UnavailableError
 from perijove_hub.api.finding import controller_of
-from perijove_hub.identity import Caller
+from perijove_hub.identity import RECHECK, Caller, is_welcome, while_welcome
 from perijove_hub.jobs.controller import Controller
 from perijove_hub.pages.headers import COMMON, CSP
 from perijove_hub.pages.render import visit
@@ -31,7 +32,7 @@ LABEL = "dask"
 """Label of a cluster's jobs; its value is the cluster's name in the dashboard's address."""
 _KEPT_BACK = {"authorization", "connection", "content-length", "cookie", "host", "te", "upgrade"}
 """Headers of a request that are not the dashboard's business."""
-_PASSED = {"cache-control", "content-language", "content-type", "etag", "last-modified", "location", "vary"}
+_PASSED = {"content-language", "content-type", "etag", "last-modified", "location", "vary"}
 """Headers of an answer that are the dashboard's business. Others would speak for this service: set its
 cookies, widen a service worker's reach (``Service-Worker-Allowed``), let in other sites (CORS)."""
 _HEADERS = {**COMMON, CSP: "frame-ancestors 'none'; base-uri 'self'; object-src 'none'"}
@@ -46,7 +47,7 @@ async def page(request: Request, name: str) -> Response:
 
     async def show(caller: Caller) -> Response:
         address = await _dashboard(controller_of(request), caller.name, name)
-        return await _passed_on(request, address)
+        return await _passed_on(request, caller, address)
 
     return await visit(request, show)
 
@@ -58,7 +59,7 @@ async def updates(socket: WebSocket, name: str) -> None:
     # Browsers send cookies along from any page: only pages of this host may open it (RFC 6455, 10.2).
     origin = urlsplit(socket.headers.get("origin", "")).netloc
     caller = await sessions.caller(socket) if origin == socket.headers.get("host") else None
-    if caller is None:
+    if caller is None or not await is_welcome(socket, caller, partial(sessions.caller, socket)):
         await socket.close(code=1008)
         return
     try:
@@ -69,7 +70,7 @@ async def updates(socket: WebSocket, name: str) -> None:
             url, subprotocols=wanted or None, open_timeout=PATIENCE, max_size=None, origin=None
         ) as there:
             await socket.accept(subprotocol=there.subprotocol)
-            await _both_ways(socket, there)
+            await _both_ways(socket, there, caller)
     except (NotFoundError, UnavailableError, OSError, TimeoutError, websockets.WebSocketException):
         with contextlib.suppress(RuntimeError):
             await socket.close(code=1011)
@@ -99,7 +100,7 @@ def _target(request: Request | WebSocket) -> str:
     return f"{path.partition('?')[0]}?{query}" if query else path
 
 
-async def _passed_on(request: Request, address: str) -> Response:
+async def _passed_on(request: Request, caller: Caller, address: str) -> Response:
     headers = {key: value for key, value in request.headers.items() if key not in _KEPT_BACK}
     client = httpx.AsyncClient(timeout=PATIENCE)
     try:
@@ -118,10 +119,18 @@ async def _passed_on(request: Request, address: str) -> Response:
             await client.aclose()
 
     kept = {key: value for key, value in answer.headers.items() if key.lower() in _PASSED}
-    return StreamingResponse(pieces(), answer.status_code, headers={**_HEADERS, **kept})
+    sessions: Sessions = request.app.state.sessions
+    shown = while_welcome(request, caller, partial(sessions.caller, request), pieces())
+    return StreamingResponse(shown, answer.status_code, headers={**_HEADERS, **kept})
 
 
-async def _both_ways(socket: WebSocket, there: ClientConnection) -> None:
+async def _both_ways(socket: WebSocket, there: ClientConnection, caller: Caller) -> None:
+    sessions: Sessions = socket.app.state.sessions
+
+    async def watched() -> None:
+        while await is_welcome(socket, caller, partial(sessions.caller, socket)):
+            await asyncio.sleep(RECHECK)
+
     async def out() -> None:
         while True:
             message = await socket.receive()
@@ -134,7 +143,7 @@ async def _both_ways(socket: WebSocket, there: ClientConnection) -> None:
         async for piece in there:
             await (socket.send_text(piece) if isinstance(piece, str) else socket.send_bytes(piece))
 
-    tasks = {asyncio.ensure_future(out()), asyncio.ensure_future(back())}
+    tasks = {asyncio.ensure_future(one) for one in (out(), back(), watched())}
     _, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in waiting:
         task.cancel()

@@ -12,10 +12,10 @@ from perijove.model import Job, State
 from perijove_hub.api.desk import asker_of, policy_of
 from perijove_hub.api.finding import controller_of, states_of
 from perijove_hub.api.listing import owner_seen, rows_of
-from perijove_hub.identity import Caller, Identities
+from perijove_hub.identity import Caller, Identities, admitted
 from perijove_hub.jobs.controller import Controller
 from perijove_hub.pages.render import render, visit
-from perijove_hub.pages.session import Sessions
+from perijove_hub.pages.session import Sessions, is_secure
 from perijove_hub.store.database import Page
 
 router = APIRouter(include_in_schema=False)
@@ -34,8 +34,8 @@ async def queue(
     sessions: Sessions = request.app.state.sessions
     if token is not None and sessions.auth is None:
         identities: Identities = request.app.state.identities
-        await identities.caller(token)
-        return sessions.begin(token)
+        await admitted(request, await identities.caller(token))
+        return sessions.begin(token, secure=is_secure(request))
 
     async def show(caller: Caller) -> Response:
         controller = controller_of(request)

@@ -28,10 +28,10 @@ from perijove_hub.api.announcements import announcements_of
 from perijove_hub.api.bodies import read_body
 from perijove_hub.api.desk import maintenance_of
 from perijove_hub.api.finding import controller_of
-from perijove_hub.identity import Caller, known_to
+from perijove_hub.identity import Caller, admitted
 from perijove_hub.pages.headers import PAGE, PAGE_WITH_IMAGES
 from perijove_hub.pages.run_parts import shortly
-from perijove_hub.pages.session import Sessions
+from perijove_hub.pages.session import Sessions, is_secure
 
 FORM_BYTES = 16 << 10
 """Of the fields of a form."""
@@ -115,12 +115,15 @@ async def visit(request: Request, show: Callable[[Caller], Awaitable[Response]])
     if found is None and sessions.auth is None:
         raise UnauthorizedError("add ?token=TOKEN to the address; the token is in STATE/endpoint.json")
     if found is None:
-        return sessions.login(_own_page(request))
-    caller = known_to(request, found)
+        return sessions.login(_own_page(request), secure=is_secure(request))
     try:
-        return await show(caller)
+        return await show(await admitted(request, found, request.method))
+    except UnauthorizedError:
+        if sessions.auth is None:
+            raise
+        return sessions.login(_own_page(request), secure=is_secure(request))
     except (UserError, UnavailableError) as error:
-        return _failed(request, caller, error)
+        return _failed(request, found, error)
 
 
 def _own_page(request: Request) -> str:

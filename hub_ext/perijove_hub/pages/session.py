@@ -1,16 +1,20 @@
-"""Browsers log in through the hub (OAuth 2, authorization code) and carry a signed cookie.
+"""Browsers log in through the hub (OAuth 2, authorization code) and carry an encrypted cookie.
 
-The cookie serves pages only; the REST interface takes tokens alone. A page's buttons need, beside the
+The cookie serves pages only; the REST interface takes tokens alone, and no cookie shows one. A session ends
+with the token behind it, and with a sign-out that is younger than the cookie. A page's buttons need, beside the
 cookie, a token that only the page itself holds, so a page of another site has nothing to forge.
 """
 
 from __future__ import annotations
 
+import base64
 import secrets
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 from urllib.parse import urlencode
 
+from cryptography.fernet import Fernet, InvalidToken
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse
 from itsdangerous import BadSignature, URLSafeTimedSerializer
@@ -29,11 +33,11 @@ LOGIN = 600
 
 
 class Sessions:
-    """Cookies signed with `key`; `auth` is the hub's HubOAuth, None where there is no hub."""
+    """Cookies made with `key`; `auth` is the hub's HubOAuth, None where there is no hub."""
 
     def __init__(self, key: str, prefix: str, auth: Any = None) -> None:
         self.auth, self.path = auth, f"{prefix}/"
-        self._cookie = URLSafeTimedSerializer(key, salt="session")
+        self._cookie = Fernet(base64.urlsafe_b64encode(sha256(f"session {key}".encode()).digest()))
         self._state = URLSafeTimedSerializer(key, salt="login")
         self._form = URLSafeTimedSerializer(key, salt="form")
 
@@ -41,12 +45,14 @@ class Sessions:
         """Whoever the cookie says; None when it says nothing that still holds."""
         identities: Identities = request.app.state.identities
         try:
-            token = self._cookie.loads(request.cookies.get(COOKIE, ""), max_age=DAY)
-            return await identities.caller(token)
-        except (BadSignature, UnauthorizedError):
+            cookie = request.cookies.get(COOKIE, "").encode()
+            token, issued = self._cookie.decrypt(cookie, ttl=DAY), self._cookie.extract_timestamp(cookie)
+            caller = await identities.caller(token.decode())
+        except (InvalidToken, UnauthorizedError):
             return None
+        return replace(caller, issued=float(issued), token=f"session {caller.token}")
 
-    def login(self, wanted: str) -> RedirectResponse:
+    def login(self, wanted: str, *, secure: bool = False) -> RedirectResponse:
         """Off to the hub, and back to the page `wanted`. The state is bound to this browser by a cookie."""
         nonce = secrets.token_urlsafe(16)
         query = {
@@ -56,17 +62,25 @@ class Sessions:
             "state": self._state.dumps([nonce, wanted]),
         }
         answer = RedirectResponse(f"{self.auth.oauth_authorization_url}?{urlencode(query)}", 302)
-        answer.set_cookie(STATE_COOKIE, nonce, LOGIN, path=self.path, httponly=True, samesite="lax")
+        self._keep(answer, STATE_COOKIE, nonce, LOGIN, secure)
         return answer
 
-    def begin(self, token: str, page: str | None = None) -> RedirectResponse:
+    def begin(self, token: str, page: str | None = None, *, secure: bool = False) -> RedirectResponse:
         """A session for the owner of `token`, on `page` of this service."""
         answer = RedirectResponse(page or self.path, 302)
-        answer.set_cookie(
-            COOKIE, str(self._cookie.dumps(token)), DAY, path=self.path, httponly=True, samesite="lax"
-        )
+        self._keep(answer, COOKIE, self._cookie.encrypt(token.encode()).decode(), DAY, secure)
         answer.delete_cookie(STATE_COOKIE, path=self.path)
         return answer
+
+    def end(self) -> RedirectResponse:
+        """Off, without a session: to the hub's own page that ends it there too."""
+        there = f"{self.auth.hub_prefix}logout" if self.auth is not None else f"{self.path}device"
+        answer = RedirectResponse(there, 303)
+        answer.delete_cookie(COOKIE, path=self.path)
+        return answer
+
+    def _keep(self, answer: RedirectResponse, name: str, value: str, age: int, secure: bool) -> None:
+        answer.set_cookie(name, value, age, path=self.path, httponly=True, samesite="lax", secure=secure)
 
     def form_token(self, request: Request) -> str:
         """A token for the forms of a page, bound to this browser's session."""
@@ -95,6 +109,12 @@ class Sessions:
         return str(wanted)
 
 
+def is_secure(request: HTTPConnection) -> bool:
+    """Whether the browser came by https, as far as proxies say so; wrongly said it harms only who says it."""
+    said = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip()
+    return "https" in {request.url.scheme, said}
+
+
 def _fingerprint(request: Request) -> str:
     return sha256(request.cookies.get(COOKIE, "").encode()).hexdigest()
 
@@ -106,4 +126,5 @@ async def callback(request: Request, code: str, state: str) -> RedirectResponse:
     if sessions.auth is None:
         raise ForbiddenError("there is no hub to log in with")
     wanted = sessions.check_state(request, state)
-    return sessions.begin(await sessions.auth.token_for_code(code, sync=False), wanted)
+    token = await sessions.auth.token_for_code(code, sync=False)
+    return sessions.begin(token, wanted, secure=is_secure(request))

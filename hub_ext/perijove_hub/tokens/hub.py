@@ -1,4 +1,4 @@
-"""What the service asks the hub about users, with its own role: who administers, which tokens and servers are."""
+"""What the service asks the hub about users: who administers, which tokens and servers there are."""
 
 from __future__ import annotations
 

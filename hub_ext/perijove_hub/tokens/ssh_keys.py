@@ -55,7 +55,8 @@ class PublicKey:
 def public_key(line: str) -> PublicKey:
     """The key in one line as a file ``.pub`` has it.
 
-    Options before the key are refused: sshd(8) would do what they say. ``ValueError`` says what would be taken.
+    Options before the key are refused: sshd(8) would do what they say. ``ValueError`` says what would be
+    taken.
     """
     text = line.strip(" \t\r\n")
     if len(text) > LONGEST or not text.isprintable():
