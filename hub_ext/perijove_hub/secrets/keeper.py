@@ -15,7 +15,8 @@ from perijove_hub.secrets.keys import KeyRing, UnreadableError
 from perijove_hub.store import secrets as rows
 from perijove_hub.store.database import Database
 from perijove_hub.store.secrets import Place, Sealed
-from perijove_spawners.protocol import RegistryLogin, Secret
+from perijove_spawners.launcher import RegistryLogin
+from perijove_spawners.protocol import Secret
 
 log = logging.getLogger(__name__)
 

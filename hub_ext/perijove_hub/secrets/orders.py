@@ -7,8 +7,7 @@ from typing import Any
 from perijove.model import Job, OperatorError
 from perijove_hub.secrets.keeper import Secrets
 from perijove_hub.secrets.registries import RegistrySetting, registry_of
-from perijove_spawners.launcher import ARCHIVE
-from perijove_spawners.protocol import RegistryLogin
+from perijove_spawners.launcher import ARCHIVE, RegistryLogin
 
 
 def confided(job: Job, secrets: Secrets, registries: dict[str, RegistrySetting]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from typing import Any
 from perijove.model import Attempt, Node, OperatorError, Outcome, ReasonCode, Stats
 from perijove_spawners.failpoints import reach
 from perijove_spawners.launcher import Launcher, LaunchError, Phase, Status
+from perijove_spawners.node import secrets_left
 from perijove_spawners.node.announcing import Announcement
 from perijove_spawners.node.attempts import Attempts, Folder, Record, Stop, Taken, boot_id
 from perijove_spawners.node.config import NodeConfig
@@ -30,11 +31,13 @@ from perijove_spawners.node.engine import BATCH, Engine, persist
 from perijove_spawners.node.fencing import FenceKeeper
 from perijove_spawners.node.gpuuse import GpuDriver, GpuMeter, NvmlDriver
 from perijove_spawners.node.keptlogs import keep_logs
+from perijove_spawners.node.launching import Shared
 from perijove_spawners.node.life import Host, Life, signal_number
 from perijove_spawners.node.outbox import Outbox
 from perijove_spawners.node.outcomes import recovery
 from perijove_spawners.node.pool import Pools
 from perijove_spawners.node.reading import LogReader
+from perijove_spawners.node.secrets import SecretFolders, without_secrets
 from perijove_spawners.protocol import LogChunk, LogStream, Order, Report, ReportKind
 from perijove_spawners.store import Store
 
@@ -70,13 +73,20 @@ class NodeAgent:
         self._engines = {name: Engine(name, launcher, config.poll) for name, launcher in launchers.items()}
         self._outbox = Outbox(lambda reports: self.on_report(reports), repeat=config.repeat)
         self._gpus = GpuMeter(gpu_driver or NvmlDriver(), config.gpu_rhythm)
-        self._host = Host(config.name, store, self._gpus, self._outbox.add, self._spawn)
+        self._secrets = SecretFolders(config.directory)
+        self._shared = Shared.of(config, lambda: self._announcement.host)
+        self._host = Host(
+            config.name, store, self._shared, self._gpus, self._secrets, self._outbox.add, self._spawn
+        )
         self._lives: dict[Attempt, Life] = {}
         """Attempts that have not ended, and what ended under this agent until it was cleaned up."""
         self._ended: dict[Attempt, Outcome] = {}
         """Those ended that the service has not told to forget."""
-        self._reader = LogReader(config.name, self._attempts, self._lives, self._engines)
-        self.compute = Pools(self._attempts, self._lives, store).compute
+        self._reader = LogReader(config.name, self._attempts, self._lives, self._engines, self._secrets)
+        self.compute = Pools(self._attempts, self._lives, store, self._secrets).compute
+        homes = Homes(config.directory)
+        self.measure_home, self.remove_home = homes.measure_home, homes.remove_home
+        self.hand_over = homes.hand_over
         self._purged: OrderedDict[Attempt, None] = OrderedDict()
         self._recovered: dict[str, list[Record]] = {name: [] for name in launchers}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -89,8 +99,11 @@ class NodeAgent:
     async def open(self) -> None:
         """Take up what an earlier agent left. :class:`OperatorError` while one still lives there."""
         self._lock = _lock(self.config.directory)
+        self._secrets.open()
         for record in self._attempts.active():
             self._take_up(record)
+        await asyncio.to_thread(self._shared.open, {a: life.folder.path for a, life in self._lives.items()})
+        secrets_left.clear(self._secrets, self._attempts, self._lives)
         self._spawn(asyncio.to_thread(self._attempts.sweep))
         self._spawn(self._outbox.run())
         self._spawn(self._gpus.run(lambda attempt, used: self._attempts.folder(attempt).note_gpu(used)))
@@ -145,9 +158,11 @@ class NodeAgent:
                 phase = recovery(record, statuses.get(record.attempt, Status(Phase.UNKNOWN)), self._boot)
                 log.info("%s: taken up, %s", record.attempt, phase)
                 self._spawn(self._live(self._lives[record.attempt], phase, record))
-        for attempt in await persist(engine.launcher.recover, f"{engine.name}: recover"):
+        there = await persist(engine.launcher.recover, f"{engine.name}: recover")
+        for attempt in there:
             if attempt not in self._lives and attempt not in self._ended:
                 self._spawn(self._clean_up(engine, attempt))
+        secrets_left.finish_forgotten(self._secrets, self._attempts, engine.name, there)
 
     async def _clean_up(self, engine: Engine, attempt: Attempt) -> None:
         """Remove what an engine has of an attempt whose end is recorded, or of which nothing is."""
@@ -164,6 +179,7 @@ class NodeAgent:
         reach("node.before-remove")
         await persist(lambda: engine.launcher.remove(attempt), f"{attempt}: remove")
         reach("node.removed")
+        await asyncio.to_thread(secrets_left.finish, self._secrets, self._attempts.folder(attempt))
         self._lives.pop(attempt, None)
 
     @property
@@ -240,7 +256,8 @@ class NodeAgent:
         return self._gpus.add_to(await life.engine.launcher.stats(attempt), attempt)
 
     async def exec(self, attempt: Attempt, command: Sequence[str]) -> tuple[int, bytes]:
-        return await self._life(attempt).engine.launcher.exec(attempt, command)
+        code, output = await self._life(attempt).engine.launcher.exec(attempt, command)
+        return code, self._secrets.mask(attempt).stars(output)
 
     async def forget(self, attempts: Sequence[Attempt]) -> None:
         self._outbox.forget(attempts)
@@ -258,6 +275,8 @@ class NodeAgent:
         while len(self._purged) > _PURGED:
             self._purged.popitem(last=False)
         await asyncio.to_thread(self._attempts.remove_all, ended)
+        for attempt in ended:
+            self._secrets.drop(attempt)
 
     async def kept(self, after: Attempt | None, limit: int) -> list[Attempt]:
         return await asyncio.to_thread(self._attempts.kept, after, limit)
@@ -282,7 +301,11 @@ class NodeAgent:
             said = f"node {self.name} was restarted"
             self._say_ended(attempt, _not_run(ReasonCode.NODE_LOST, said, transient=same_boot))
             return None
-        folder = self._attempts.folder(attempt)
+        folder, refused = self._attempts.folder(attempt), ""
+        try:
+            order = self._secrets.keep(order)
+        except LaunchError as error:
+            order, refused = without_secrets(order), str(error)
         try:
             folder.take(Taken(order, self._boot))
             reach("node.order-taken")
@@ -291,6 +314,9 @@ class NodeAgent:
             self._say_ended(attempt, _not_run(ReasonCode.LAUNCH_FAILED, said, transient=True))
             return None
         engine = self._engines.get(order.launcher)
+        if refused:
+            self._refuse(attempt, ReasonCode.LAUNCH_FAILED, refused)
+            return None
         if engine is None or not engine.ready.is_set():
             said = f"launcher {order.launcher} is not ready on {self.name}"
             self._refuse(attempt, ReasonCode.LAUNCH_FAILED, said, transient=True)
@@ -318,6 +344,7 @@ class NodeAgent:
 
     def _refuse(self, attempt: Attempt, reason: ReasonCode, message: str, *, transient: bool = False) -> None:
         outcome = _not_run(reason, message, transient=transient)
+        self._secrets.drop(attempt)
         self._attempts.folder(attempt).note_outcome(outcome)
         self._say_ended(attempt, outcome)
 

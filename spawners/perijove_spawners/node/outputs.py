@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -19,6 +20,7 @@ from perijove_spawners.launcher import EngineError, Stream
 from perijove_spawners.node import jobfiles
 from perijove_spawners.node.engine import Engine, Pauses, persist
 from perijove_spawners.node.jobfiles import READ_LIMIT, ForeignFileError
+from perijove_spawners.node.masking import Mask, masked
 from perijove_spawners.node.recorded import RECORDED, canonical, read_recorded
 from perijove_spawners.node.staging import JOB, descriptor_file, outside
 from perijove_spawners.places import Place
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 300.0
 """Seconds for which a store that cannot be reached is asked again."""
+LARGEST_NOTEBOOK = 256 << 20
+"""Bytes of a notebook in which secrets are looked for."""
 _FILES = ThreadPoolExecutor(8, "outputs")
 T = TypeVar("T")
 
@@ -64,14 +68,15 @@ class Taking:
     order: Order
     engine: Engine
     store: Store
+    mask: Mask
     stop: asyncio.Event
     """Set when it is to be stopped meanwhile."""
     patience: float = PATIENCE
 
     async def run(self) -> Taken:
         """Take all of them; :class:`TakingStoppedError` when that was stopped."""
-        recorded = read_recorded(self.folder, self.order.account)
-        taken = Taken(values=recorded.values, failure=recorded.failure)
+        recorded, hidden = read_recorded(self.folder, self.order.account), self.mask.hidden_in
+        taken = Taken(values=hidden(recorded.values), failure=hidden(recorded.failure))
         for name, text in self.order.outputs.items():
             try:
                 stored = await self._persist(name, Place.parse(text), taken)
@@ -122,7 +127,7 @@ class Taking:
                         return self._put(file)
                 case "file":
                     with jobfiles.open_below(base, account, *parts) as file:
-                        return self._put(file)
+                        return self._put(file, parts[-1])
                 case "dir":
                     return self._tree(jobfiles.tree(base, account, *parts))
                 case _:
@@ -143,13 +148,16 @@ class Taking:
             if path.rpartition("/")[2] == RECORDED:
                 continue
             mode = os.fstat(file.fileno()).st_mode
-            stored = self._put(file)
+            stored = self._put(file, path)
             entries.append(Entry(path, stored.digest, stored.size, bool(mode & stat.S_IXUSR)))
         if len(entries) < least:
             raise FileNotFoundError
         return self.store.put_tree(entries)
 
-    def _put(self, file: BinaryIO) -> Stored:
+    def _put(self, file: BinaryIO, path: str = "") -> Stored:
+        if self.mask and path.endswith(".ipynb") and os.fstat(file.fileno()).st_size <= LARGEST_NOTEBOOK:
+            return self.store.put([self.mask.notebook(b"".join(iter(partial(file.read, CHUNK), b"")))])
+
         def pieces() -> Iterator[bytes]:
             while data := file.read(CHUNK):
                 yield data
@@ -177,12 +185,16 @@ class Taking:
 
     async def _piece(self, stream: Stream, offset: int) -> bytes:
         attempt, launcher = self.order.attempt, self.engine.launcher
-        return await persist(
-            lambda: launcher.logs(attempt, stream, offset=offset, limit=READ_LIMIT),
-            f"{attempt}: {stream}",
-            until=self.stop,
-            patience=self.patience,
-        )
+
+        async def read(start: int, limit: int) -> bytes:
+            return await persist(
+                lambda: launcher.logs(attempt, stream, offset=start, limit=min(limit, READ_LIMIT)),
+                f"{attempt}: {stream}",
+                until=self.stop,
+                patience=self.patience,
+            )
+
+        return await masked(read, self.mask, offset, READ_LIMIT, ended=True)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(_FILES, work)

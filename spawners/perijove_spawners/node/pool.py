@@ -28,6 +28,7 @@ from perijove_spawners.launcher import LaunchError
 from perijove_spawners.node.attempts import Attempts
 from perijove_spawners.node.jobfiles import ForeignFileError, open_file
 from perijove_spawners.node.life import Life
+from perijove_spawners.node.secrets import SecretFolders
 from perijove_spawners.node.staging import JOB
 from perijove_spawners.protocol import Answers
 from perijove_spawners.store import CHUNK, Store
@@ -61,8 +62,10 @@ class _UnstagedError(Exception):
 class Pools:
     """The warm jobs of a node."""
 
-    def __init__(self, attempts: Attempts, lives: Mapping[Attempt, Life], store: Store) -> None:
-        self._attempts, self._lives, self._store = attempts, lives, store
+    def __init__(
+        self, attempts: Attempts, lives: Mapping[Attempt, Life], store: Store, secrets: SecretFolders
+    ) -> None:
+        self._attempts, self._lives, self._store, self._secrets = attempts, lives, store, secrets
 
     async def compute(
         self, attempt: Attempt, message: bytes, contents: Sequence[str], offset: int | None, wait: float = 0.0
@@ -82,7 +85,8 @@ class Pools:
         if offset is None:
             return Answers((), 0, end=ended, missing=missing)
         answers = await asyncio.to_thread(self._answers, folder, account, offset, ended)
-        return replace(answers, missing=missing)
+        hidden = self._secrets.mask(attempt).hidden_in(list(answers.lines))
+        return replace(answers, missing=missing, lines=tuple(hidden))
 
     async def _place(self, attempt: Attempt, life: Life | None) -> tuple[Path, Account]:
         if life is not None:

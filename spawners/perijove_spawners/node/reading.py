@@ -6,9 +6,12 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
+from typing import Literal
 
 from perijove.model import Attempt
 from perijove_spawners.calls import FILE, line
+from perijove_spawners.launcher import Stream
 from perijove_spawners.node import environment
 from perijove_spawners.node.attempts import Attempts, Folder
 from perijove_spawners.node.engine import Engine
@@ -16,6 +19,8 @@ from perijove_spawners.node.jobfiles import READ_LIMIT, read_display
 from perijove_spawners.node.keptlogs import read_kept
 from perijove_spawners.node.launching import launch_of
 from perijove_spawners.node.life import Life
+from perijove_spawners.node.masking import masked
+from perijove_spawners.node.secrets import SecretFolders
 from perijove_spawners.node.staging import JOB
 from perijove_spawners.protocol import LogChunk, LogStream
 
@@ -26,9 +31,15 @@ class LogReader:
     """Reads from the engine while an attempt is there, then from its folder."""
 
     def __init__(
-        self, node: str, attempts: Attempts, lives: Mapping[Attempt, Life], engines: Mapping[str, Engine]
+        self,
+        node: str,
+        attempts: Attempts,
+        lives: Mapping[Attempt, Life],
+        engines: Mapping[str, Engine],
+        secrets: SecretFolders,
     ) -> None:
         self._node, self._attempts, self._lives, self._engines = node, attempts, lives, engines
+        self._secrets = secrets
 
     async def read(
         self, attempt: Attempt, stream: LogStream, offset: int, limit: int, wait: float
@@ -47,22 +58,29 @@ class LogReader:
             pause = min(1.5 * pause, _LONGEST_PAUSE)
 
     async def _piece(self, attempt: Attempt, stream: LogStream, offset: int, limit: int) -> LogChunk | None:
-        life, folder = self._lives.get(attempt), self._attempts.folder(attempt)
+        life = self._lives.get(attempt)
         ended = life is None or life.ended.is_set()
-        if life and stream != "engine":
-            data = await life.read_log(stream, offset, limit)
+        if (life is None or stream == "engine") and not self._attempts.exists(attempt):
+            return None
+        if stream == "engine":
+            data = self._calls(self._attempts.folder(attempt), offset, limit)
         else:
-            if not self._attempts.exists(attempt):
-                return None
-            if stream == "engine":
-                data = self._calls(folder, offset, limit)
-            elif stream == "display":
-                record = folder.read()
-                account = record.taken.order.account if record.taken else None
-                data = read_display(folder.path, account, offset, limit) if account else b""
-            else:
-                data = read_kept(folder, stream, offset, limit)
+            limit, mask = min(limit, READ_LIMIT), self._secrets.mask(attempt)
+            data = await masked(partial(self._raw, attempt, stream), mask, offset, limit, ended=ended)
         return LogChunk(data, offset, end=ended and not data)
+
+    async def _raw(
+        self, attempt: Attempt, stream: Stream | Literal["display"], offset: int, limit: int
+    ) -> bytes:
+        """As the job wrote it."""
+        if life := self._lives.get(attempt):
+            return await life.read_log(stream, offset, limit)
+        folder = self._attempts.folder(attempt)
+        if stream != "display":
+            return read_kept(folder, stream, offset, limit)
+        record = folder.read()
+        account = record.taken.order.account if record.taken else None
+        return read_display(folder.path, account, offset, limit) if account else b""
 
     def _calls(self, folder: Folder, offset: int, limit: int) -> bytes:
         """The engine calls made for an attempt: those noted, or the one that follows from its order."""

@@ -101,6 +101,7 @@ def launch_record(launch: Launch) -> Record:
         "directory": str(launch.directory),
         "command": launch.command,
         "env": dict(launch.env),
+        "secrets": dict(launch.secrets),
         "cwd": launch.cwd,
         "uid": launch.account.uid,
         "gid": launch.account.gid,

@@ -44,7 +44,7 @@ def become(launch: Record, *, doors: Sequence[str], limit_memory: bool, ready: i
         os.close(ready)
         if os.read(go, 1):
             preparation.place_descriptors()
-            execute(launch["command"], launch["env"])
+            execute(launch["command"], preparation.env)
     except OSError as error:
         os.write(ready, f"{preparation.doing}: {error.strerror}".encode(errors="replace"))
     finally:
@@ -77,6 +77,8 @@ class Preparation:
     def __init__(self, launch: Record) -> None:
         self.doing = "cannot begin"
         self._launch = launch
+        self.env: dict[str, str] = dict(launch["env"])
+        """The program's, complete once its account was taken."""
         self._opened: list[tuple[int, int]] = []
 
     def enter_groups(self, doors: Sequence[str]) -> None:
@@ -142,6 +144,14 @@ class Preparation:
             os.setgroups(self._launch["groups"])
             os.setresgid(gid, gid, gid)
             os.setresuid(uid, uid, uid)
+        self._read_secrets()
+
+    def _read_secrets(self) -> None:
+        """Only here, as the account: no record of the launcher holds a value."""
+        for variable, path in self._launch.get("secrets", {}).items():
+            self.doing = f"cannot read the secret for {variable}"
+            with open(path, "rb") as file:  # noqa: PTH123 -- see the module
+                self.env[variable] = os.fsdecode(file.read())
 
     def enter_directory(self) -> None:
         """Change to the working directory, with the account's rights."""
@@ -197,4 +207,4 @@ def join() -> NoReturn:
         os.write(2, f"perijove: {preparation.doing}: {error.strerror}\n".encode(errors="replace"))
         os._exit(NOT_EXECUTABLE)
     os.dup2(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), 0)
-    execute(request["command"], launch["env"])
+    execute(request["command"], preparation.env)
