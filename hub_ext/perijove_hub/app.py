@@ -23,11 +23,11 @@ from perijove_hub.announcing import Announcements
 from perijove_hub.api import problems
 from perijove_hub.api.routes import PARTS
 from perijove_hub.auditing import AuditLog
+from perijove_hub.headers import SafeAnswers
 from perijove_hub.identity import HubUsers, Identities, OwnFirst, SingleUser
 from perijove_hub.jobs.controller import Controller
 from perijove_hub.listener import Door
 from perijove_hub.pages import PAGES
-from perijove_hub.pages.headers import SafeAnswers
 from perijove_hub.pages.session import Sessions
 from perijove_hub.private_files import kept_secret
 from perijove_hub.settings import Settings

@@ -20,7 +20,7 @@ from perijove.model import (
     UnavailableError,
     UserError,
 )
-from perijove_hub.pages.headers import DATA
+from perijove_hub.headers import DATA
 
 log = logging.getLogger(__name__)
 

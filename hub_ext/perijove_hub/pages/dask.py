@@ -20,9 +20,9 @@ from websockets.typing import Subprotocol
 
 from perijove.model import Job, Kind, NotFoundError, State, UnavailableError
 from perijove_hub.api.finding import controller_of
+from perijove_hub.headers import COMMON, CSP
 from perijove_hub.identity import RECHECK, Caller, is_welcome, while_welcome
 from perijove_hub.jobs.controller import Controller
-from perijove_hub.pages.headers import COMMON, CSP
 from perijove_hub.pages.render import visit
 from perijove_hub.pages.session import Sessions
 from perijove_hub.store.database import Page

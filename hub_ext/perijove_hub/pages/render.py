@@ -28,8 +28,8 @@ from perijove_hub.api.announcements import announcements_of
 from perijove_hub.api.bodies import read_body
 from perijove_hub.api.desk import maintenance_of
 from perijove_hub.api.finding import controller_of
+from perijove_hub.headers import PAGE, PAGE_WITH_IMAGES
 from perijove_hub.identity import Caller, admitted
-from perijove_hub.pages.headers import PAGE, PAGE_WITH_IMAGES
 from perijove_hub.pages.run_parts import shortly
 from perijove_hub.pages.session import Sessions, is_secure
 
