@@ -95,6 +95,9 @@ def submit_parser() -> MagicParser:
         "--out", dest="outputs", action="append", default=[], metavar="C", help="names to get back"
     )
     names.add_argument("-e", "--env", action="append", default=[], metavar="KEY=VALUE")
+    names.add_argument(
+        "--secret", action="append", default=[], metavar="NAME[=file|env|env:VAR]", help="a secret of yours"
+    )
     names.add_argument("--cwd", help="working directory")
     names.add_argument("--volume", action="append", default=[], metavar="NAME[:ro]", help="beside the home")
     _add_resources(parser.add_argument_group("where and with what"))

@@ -36,6 +36,7 @@ _FIELDS = {
     "volume": "volumes",
     "network": "network",
     "env": "env",
+    "secret": "secrets",
     "label": "labels",
     "cwd": "cwd",
     "hold": "hold",
@@ -66,6 +67,8 @@ def _value(option: str, given: Any) -> Any:
         return _number(option, given)
     if option == "volume":
         return _volumes(given)
+    if option == "secret":
+        return _secrets(given)
     if option in _LISTS:
         return words(given)
     if option == "resource":
@@ -76,7 +79,7 @@ def _value(option: str, given: Any) -> Any:
 def combined(first: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of `first` overruled by those of `then`; variables, labels and the like name by name."""
     joined = {**first, **then}
-    for field in ("env", "labels", "constraints", "resources"):
+    for field in ("env", "secrets", "labels", "constraints", "resources"):
         if field in first and field in then:
             joined[field] = {**first[field], **then[field]}
     return joined
@@ -96,6 +99,12 @@ def pairs(option: str, values: Sequence[str]) -> dict[str, str]:
             raise InvalidSpecError(errors=[FieldError(option, value, "must be written KEY=VALUE")])
         found[key] = content
     return found
+
+
+def _secrets(values: Sequence[str]) -> dict[str, str]:
+    """``["a", "b=env:B"]`` -> ``{"a": "file", "b": "env:B"}``."""
+    parts = (value.partition("=") for value in words(values))
+    return {name: place or "file" for name, _, place in parts}
 
 
 def _number(option: str, value: str | float) -> float:

@@ -9,12 +9,12 @@ from typing import Any
 from urllib.parse import quote
 
 from perijove.content import Progress, Source, download, fetch_url, upload
-from perijove.transport import Transport
+from perijove.secret_requests import SecretRequests
 
 Document = dict[str, Any]
 
 
-class SiteRequests(Transport):
+class SiteRequests(SecretRequests):
     """The part of the client that is about the site."""
 
     _site: Document | None = None

@@ -24,6 +24,7 @@ from perijove.client import AsyncClient
 from perijove.handle import AsyncJob
 from perijove.loop import LOOP, iterate
 from perijove.reading import Record
+from perijove.secret_requests import SecretCalls
 from perijove.sync_workflows import WorkflowCalls
 from perijove.waiting import Explanation
 
@@ -196,7 +197,7 @@ class Job(Record):
         printer.text(repr(self))
 
 
-class Client(WorkflowCalls):
+class Client(SecretCalls, WorkflowCalls):
     """Talks to one service; found as :func:`perijove.connection.find_connection` says unless given."""
 
     def __init__(

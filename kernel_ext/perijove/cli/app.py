@@ -15,6 +15,7 @@ from perijove.cli import (
     jobs,
     listing,
     outcome,
+    secret,
     site,
     store,
     submit,
@@ -76,6 +77,8 @@ app.command("usage", rich_help_panel=_SITE)(accounting.usage)
 app.command("share", rich_help_panel=_SITE)(accounting.share)
 app.command("projects", rich_help_panel=_SITE)(accounting.projects)
 app.command("events", rich_help_panel=_SITE)(site.events)
+app.add_typer(secret.secret, name="secret", rich_help_panel=_SITE)
+app.add_typer(secret.registry, name="registry", rich_help_panel=_SITE)
 app.add_typer(store.store, name="store", rich_help_panel=_SITE)
 app.command("login", rich_help_panel=_CLIENT)(account.login)
 app.command("logout", rich_help_panel=_CLIENT)(account.logout)

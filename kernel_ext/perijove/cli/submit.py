@@ -140,6 +140,10 @@ Env = Annotated[
     list[str] | None,
     Option("--env", "-e", help="KEY=VALUE for the job's environment.", rich_help_panel=FILES),
 ]
+Secret = Annotated[
+    list[str] | None,
+    Option(metavar="NAME[=file|env|env:VAR]", help="See `perijove secret`.", rich_help_panel=FILES),
+]
 Label = Annotated[list[str] | None, Option("--label", "-l", help="KEY=VALUE to find it by.")]
 Cwd = Annotated[
     str | None,
@@ -189,6 +193,7 @@ def submit(
     volume: Volume = None,
     network: Network = None,
     env: Env = None,
+    secret: Secret = None,
     label: Label = None,
     cwd: Cwd = None,
     hold: Hold = None,
@@ -238,6 +243,7 @@ def run(
     volume: Volume = None,
     network: Network = None,
     env: Env = None,
+    secret: Secret = None,
     cwd: Cwd = None,
     verbose: Verbose = 0,
     as_json: AsJson = False,
