@@ -281,7 +281,7 @@ async def admitted(connection: HTTPConnection, caller: Caller, method: str = "GE
     return known_to(connection, caller)
 
 
-RECHECK = 10.0
+RECHECK = 5.0
 """Seconds after which who listens is looked at again, at the next thing there is to say."""
 
 

@@ -60,6 +60,11 @@ def _from_environment(env: Mapping[str, str]) -> Connection | None:
     return Connection(normal_url(url), token, source="PERIJOVE_URL")
 
 
+def stored_login(env: Mapping[str, str] | None = None) -> Connection | None:
+    """What ``perijove login`` stored; None when nobody did."""
+    return _from_login(os.environ if env is None else env)
+
+
 def _from_login(env: Mapping[str, str]) -> Connection | None:
     return _from_file(login_file(env))
 

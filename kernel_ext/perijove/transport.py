@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlencode
 
 from perijove.connection import Connection, find_connection, normal_url
 from perijove.model.errors import OperatorError, PerijoveError, UnauthorizedError, UnavailableError
@@ -113,11 +114,38 @@ class Transport:
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         """The answer to a request; refusals are raised as the errors they describe."""
+        response = await self._led(method, path, params, content, headers)
+        self._raise_for(response)
+        return response
+
+    async def post_form(self, path: str, fields: Mapping[str, str]) -> dict[str, Any]:
+        """What form fields are answered with, by OAuth's rules: refusals are answers with ``error``."""
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        response = await self._led("POST", path, None, urlencode(fields).encode(), headers)
+        if response.status_code != 400:
+            self._raise_for(response)
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict) or (response.is_error and "error" not in answer):
+            _raise_for(response)
+            raise OperatorError(f"{self.url} does not answer like a Perijove service (POST {path})")
+        return answer
+
+    async def _led(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, Any] | None,
+        content: Content | None,
+        headers: Mapping[str, str] | None,
+    ) -> httpx.Response:
+        """The answer of the service that leads."""
         response = await self._send(method, path, params, content, headers)
         if leader := self._leader(response):
             self._base = leader
             response = await self._send(method, path, params, content, headers)
-        self._raise_for(response)
         return response
 
     async def _send(

@@ -13,6 +13,7 @@ from perijove.cli import (
     explaining,
     governing,
     jobs,
+    key,
     listing,
     outcome,
     secret,
@@ -20,6 +21,7 @@ from perijove.cli import (
     store,
     submit,
     sweep,
+    token,
     workflows,
 )
 from perijove.cli.group import CommandLine, Group
@@ -82,6 +84,8 @@ app.add_typer(secret.registry, name="registry", rich_help_panel=_SITE)
 app.add_typer(store.store, name="store", rich_help_panel=_SITE)
 app.command("login", rich_help_panel=_CLIENT)(account.login)
 app.command("logout", rich_help_panel=_CLIENT)(account.logout)
+app.add_typer(token.token, name="token", rich_help_panel=_CLIENT)
+app.add_typer(key.key, name="key", rich_help_panel=_CLIENT)
 app.command("version", rich_help_panel=_CLIENT)(site.version)
 app.command("drain", rich_help_panel=_OPERATE)(governing.drain)
 app.command("undrain", rich_help_panel=_OPERATE)(governing.undrain)
