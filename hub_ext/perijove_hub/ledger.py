@@ -174,7 +174,7 @@ class Ledger:
             and not gpus & account.gpus
             and all(
                 account.resources[name] - now.resources.get(name, 0) + count <= units.get(name, 0)
-                for name, count in spec.resources.items()
+                for name, count in spec.units.items()
             )
             and not any(
                 (set(numbers) - set(now.slots.get(name, ()))) & account.slots.get(name, set())
@@ -306,7 +306,7 @@ def _holding(job: Job, node: Node, keep: Keep, now: float) -> Holding:
         since=since,
         until=until,
         preemptible=spec.preemptible,
-        resources=dict(spec.resources) if rest else {},
+        resources=dict(spec.units) if rest else {},
         partition=job.partition,
         priority=spec.priority,
         leaving=job.kill_requested or job.requeue_requested,

@@ -67,6 +67,14 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True)
+class RegistryLogin:
+    """With whom an image's registry is asked for it."""
+
+    username: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """One attempt, ready to be started: nothing is left to decide.
 
@@ -113,13 +121,34 @@ class Launch:
     project: str | None = None
     """Whose network the network ``project`` is."""
     root: bool = False
-    """Root in the container, able to become another user and to give files away, and no more."""
+    """Root in the container, able to become another user and to give files away, and no more (feature
+    ``root``). The job directory belongs to root then, and `mounts` but for `own_mounts` are read-only
+    whatever they say."""
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    """Variable -> path, as the job sees it, of the file that holds its value. The program gets them in its
+    environment, and no record, list of processes or answer of the engine holds a value."""
+    login: RegistryLogin | None = field(default=None, repr=False)
+    """With whom the image's registry is asked."""
+    pull: str | None = None
+    """``missing``, ``always`` or ``never``; None: as the launcher is set up."""
     ipc: str = "private"
-    """``host``: the node's IPC namespace."""
+    """``host``: the node's IPC namespace (feature ``ipc``)."""
+    own_mounts: tuple[Mount, ...] = ()
+    """Those of `mounts` that are this attempt's alone: its scratch space, and folders of its outputs."""
+    published: Mapping[int, int] = field(default_factory=dict)
+    """Of `ports`, those to be reached under a port of this host: port of the job -> port of the host."""
+    publish_at: tuple[str, ...] = ()
+    """The addresses of this host that `published` is bound to."""
 
 
 JOB_DIRECTORY = "/run/perijove"
 """Where a container finds its job directory."""
+JOB_SECRETS = "/run/perijove-secrets"
+"""Where a container finds its secrets, if it has any."""
+
+
+SCRATCH_DIRECTORY = "/scratch"
+"""Where a container finds its scratch space, when it has any (feature ``tmp_disk``)."""
 
 
 ARCHIVE = "archive:"

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any, Literal, Protocol
 
 from perijove.model import Account, Attempt, Endpoint, Gpu, Node, Outcome, ReasonCode, Stats
-from perijove_spawners.launcher import Mount
+from perijove_spawners.launcher import Mount, RegistryLogin
 
 NODES_TOPIC = "perijove-nodes"
 """Events: a :class:`~perijove.model.Node` as a dict, when a node joins and every HEARTBEAT seconds."""
@@ -35,14 +35,6 @@ class Secret:
     value: bytes = field(repr=False)
     variable: str | None = None
     """Given in the environment under this name; None: as a file."""
-
-
-@dataclass(frozen=True, slots=True)
-class RegistryLogin:
-    """With whom an image's registry is asked for it."""
-
-    username: str
-    password: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +64,8 @@ class Order:
     """Sources as configured; the node resolves and checks them."""
     make_home: bool = False
     """Create the account's home (owner, mode 0700) when it is missing: only for homes the site manages."""
+    home_limit: int | None = None
+    """Bytes that such a home may hold, enforced where the node can have a file system for it."""
     inputs: Mapping[str, str] = field(default_factory=dict)
     """Name -> digest, of a file or (``sha256-tree:``) of a folder."""
     outputs: Mapping[str, str] = field(default_factory=dict)
@@ -298,6 +292,20 @@ class NodeCalls(Protocol):
 
     async def kept(self, after: Attempt | None, limit: int) -> list[Attempt]:
         """Attempts that have a directory here, running ones too: at most `limit` past `after`, in order."""
+
+    async def measure_home(self, path: str) -> int | None:
+        """Bytes on disk of a home, as ``disk`` counts them; None when there is none."""
+
+    async def hand_over(self, path: str, old_uid: int, uid: int, gid: int, to: str | None = None) -> int:
+        """Give what belongs to `old_uid` in the home at `path` to another account; how many entries that is.
+
+        The group goes along where it was the home's. No link is followed, files of others stay theirs, and
+        programs lose their setuid bits. At last the home gets the name `to`, where nothing may be yet. Safe
+        to repeat. Raises LaunchError when it is not there, or a user could change the way to it.
+        """
+
+    async def remove_home(self, path: str) -> None:
+        """Remove a home with all that is in it. Safe to repeat; raises LaunchError when something stays."""
 
     async def disk(self, attempts: Sequence[Attempt]) -> dict[Attempt, int]:
         """Bytes on disk of the directories of these, logs included; those without one are left out.

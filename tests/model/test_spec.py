@@ -289,7 +289,7 @@ def test_gpus_are_asked_for_by_memory_too(text: str, count: int, model: str | No
 
 
 def test_features_that_are_fields_are_named_as_the_fields() -> None:
-    assert set(FEATURES) - {"suspend", "devices", "archives"} <= set(JobSpec.model_fields)
+    assert set(FEATURES) - {"suspend", "devices", "archives", "root"} <= set(JobSpec.model_fields)
 
 
 # bad input: fields beside `command` -> the field named, the value shown, what would be accepted

@@ -189,7 +189,7 @@ def test_options_are_read() -> None:
     [
         ("pul", "never", "unknown engine option 'pul'; known are archive_limit, network, pids_limit"),
         ("pull", "always", "pull='always': must be one of missing, never"),
-        ("network", "macvlan", "network='macvlan': must be one of bridge, host, none, user"),
+        ("network", "macvlan", "network='macvlan': must be one of bridge, host, none, project, user"),
         ("pids_limit", "many", "pids_limit='many'"),
     ],
 )

@@ -12,7 +12,7 @@ from tests.conftest import absent
 
 from perijove.model import Account, Attempt, Gpu
 from perijove_spawners.launcher import Mount
-from perijove_spawners.node import environment, mounts
+from perijove_spawners.node import environment, homes, mounts
 from perijove_spawners.node.jobfiles import ForeignFileError, open_file, read_display
 from perijove_spawners.node.mounts import MountError
 from perijove_spawners.node.progress import LINE_LIMIT, ProgressReader, latest
@@ -168,10 +168,10 @@ def test_a_users_link_is_not_followed(tmp_path: Path, way: str) -> None:
 def test_a_home_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
     source = tmp_path / "homes/stranger"
     mount = Mount(str(source), STRANGER.home)
-    mounts.make_home(STRANGER, [mount])
+    homes.make_home(STRANGER, [mount])
     assert (source.stat().st_uid, source.stat().st_mode & 0o777) == (STRANGER.uid, 0o700)
     (source / "kept").touch()
-    mounts.make_home(STRANGER, [mount])
+    homes.make_home(STRANGER, [mount])
     assert [p.name for p in source.parent.iterdir()] == ["stranger"] and (source / "kept").exists()
 
 

@@ -6,8 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perijove.model import FieldError, GpuRequest, JobSpec, format_size
+from perijove.model.spec import MIB, TMP_DISK
 from perijove_hub.admission.capacity import Capacity, Mask
 from perijove_hub.admission.site import Shape, Site
+from perijove_hub.placement.request import amount
 
 EPSILON = 1e-6
 """Cores are fractions."""
@@ -28,11 +30,11 @@ def _judge(shape: Shape, site: Site) -> list[FieldError]:
         if errors:
             return errors
     if not shape.devices:
-        for name in spec.resources:
+        for name in spec.units:
             without = mask & ~capacity.devices.get(name, capacity.none())
             if mask.any() and not without.any():
                 text = f"its units are devices, which launcher {shape.launcher} hands into no job"
-                return [FieldError(f"resources.{name}", str(spec.resources[name]), text)]
+                return [FieldError(f"resources.{name}", str(spec.units[name]), text)]
             mask = without
     return _sizes(spec, capacity, mask)
 
@@ -104,7 +106,7 @@ def _sizes(spec: JobSpec, capacity: Capacity, mask: Mask) -> list[FieldError]:
         "cpu": capacity.cpus + EPSILON >= spec.cpu,
         "memory": capacity.memory >= spec.memory,
         "gpus": gpus >= spec.gpus.count,
-        **{name: capacity.resource(name) >= count for name, count in spec.resources.items()},
+        **{name: capacity.resource(name) >= count for name, count in spec.units.items()},
     }
     able = mask.copy()
     for part in parts.values():
@@ -131,13 +133,24 @@ def _too_large(spec: JobSpec, capacity: Capacity, mask: Mask, gpus: NDArray[np.i
         errors.append(FieldError("memory", format_size(spec.memory), text))
     if spec.gpus.count > (devices := int(gpus[mask].max(initial=0))):
         errors.append(_gpus(spec.gpus, capacity, mask, devices))
-    for key, count in spec.resources.items():
+    for key, count in spec.units.items():
         if count > (most_of := int(capacity.resource(key)[mask].max(initial=0))):
-            known = sorted(name for name, counts in capacity.resources.items() if counts[mask].any())
-            other = f" (there are: {', '.join(known[:20]) or 'none'})" if not most_of else ""
-            text = f"no node has {count} {key}; the largest has {most_of}{other}"
-            errors.append(FieldError(f"resources.{key}", str(count), text))
+            errors.append(_units(key, count, most_of, capacity, mask))
     return errors
+
+
+def _units(key: str, count: int, most: int, capacity: Capacity, mask: Mask) -> FieldError:
+    if key == TMP_DISK:
+        text = f"no node has {amount(key, count)}; the largest has {format_size(most * MIB)}"
+        return FieldError(TMP_DISK, format_size(count * MIB), text)
+    known = sorted(name for name, counts in capacity.resources.items() if counts[mask].any())
+    other = f" (there are: {', '.join(known[:20]) or 'none'})" if not most else ""
+    text = f"no node has {count} {key}; the largest has {most}{other}"
+    return FieldError(f"resources.{key}", str(count), text)
+
+
+def _field(key: str) -> str:
+    return key if key == TMP_DISK else f"resources.{key}"
 
 
 def _gpus(request: GpuRequest, capacity: Capacity, mask: Mask, most: int) -> FieldError:
@@ -161,7 +174,7 @@ def _nearest(spec: JobSpec, capacity: Capacity, mask: Mask, gpus: NDArray[np.int
     wanted, has = [f"{spec.cpu:g} CPUs", format_size(spec.memory)], []
     if spec.gpus.count:
         short = np.maximum(short, 1 - gpus / spec.gpus.count)
-    for key, count in spec.resources.items():
+    for key, count in spec.units.items():
         short = np.maximum(short, 1 - capacity.resource(key) / count)
     best = int(np.argmin(np.where(mask, short, np.inf)))
     has = [f"{capacity.cpus[best]:g} CPUs", format_size(int(capacity.memory[best]))]
@@ -169,11 +182,11 @@ def _nearest(spec: JobSpec, capacity: Capacity, mask: Mask, gpus: NDArray[np.int
         model = f" {spec.gpus.model}" if spec.gpus.model else ""
         wanted.append(f"{spec.gpus.count}{model} GPUs")
         has.append(f"{gpus[best]}{model} GPUs")
-    for key, count in spec.resources.items():
-        wanted.append(f"{count} {key}")
-        has.append(f"{capacity.resource(key)[best]} {key}")
+    for key, count in spec.units.items():
+        wanted.append(amount(key, count))
+        has.append(amount(key, int(capacity.resource(key)[best])))
     fields = ["cpu", "memory", *(["gpus"] if spec.gpus.count else [])]
-    fields += [f"resources.{key}" for key in spec.resources]
+    fields += [_field(key) for key in spec.units]
     text = f"no single node has all of this; the nearest is {capacity.names[best]} with {', '.join(has)}"
     return FieldError(", ".join(fields), ", ".join(wanted), text)
 

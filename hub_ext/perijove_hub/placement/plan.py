@@ -302,9 +302,9 @@ def shape_of(job: Job, access: Access) -> tuple[object, ...]:
     more: tuple[object, ...] = ()
     if gpus.count:
         more = (gpus.count, gpus.model, gpus.memory)
-    if spec.resources or spec.constraints or spec.os or spec.node:
+    if spec.resources or spec.tmp_disk or spec.constraints or spec.os or spec.node:
         more += (
-            tuple(sorted(spec.resources.items())),
+            tuple(sorted(spec.units.items())),
             tuple(sorted(spec.constraints.items())),
             spec.os,
             spec.node,

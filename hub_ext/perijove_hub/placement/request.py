@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from perijove.model import Gpu, GpuRequest, JobSpec
+from perijove.model import Gpu, GpuRequest, JobSpec, format_size
+from perijove.model.spec import MIB, TMP_DISK
 
 CORE = 1_000_000
 """Cores are counted in millionths, as whole numbers: sums stay exact in whatever order jobs come and go."""
@@ -17,6 +18,11 @@ Model = tuple[str, int]
 def microcores(cpus: float) -> int:
     """Cores as millionths."""
     return round(cpus * CORE)
+
+
+def amount(name: str, count: int) -> str:
+    """Units of a countable resource, for people."""
+    return f"{format_size(count * MIB)} of scratch space" if name == TMP_DISK else f"{count} {name}"
 
 
 def model_of(gpu: Gpu) -> Model:
@@ -69,5 +75,5 @@ class Request:
     @classmethod
     def of(cls, spec: JobSpec) -> Request:
         """What a spec asks of each of its nodes."""
-        resources = tuple(sorted(spec.resources.items()))
+        resources = tuple(sorted(spec.units.items()))
         return cls(microcores(spec.cpu), spec.memory, GpuNeed.of(spec.gpus), resources, spec.exclusive)

@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perijove.model import Reason, ReasonCode, format_size
+from perijove.model.spec import MIB, TMP_DISK
 from perijove_hub.placement.access import Access
 from perijove_hub.placement.choice import Choice
 from perijove_hub.placement.claims import Claims
-from perijove_hub.placement.request import CORE, Request
+from perijove_hub.placement.request import CORE, Request, amount
 from perijove_hub.placement.table import Mask, NodeTable, some_names
 
 
@@ -96,7 +97,7 @@ def _asked(request: Request) -> str:
     parts = [_cores(request.cpu), format_size(request.memory)]
     if request.gpus.count:
         parts.append(_gpus(request))
-    parts += [f"{count} {name}" for name, count in request.resources]
+    parts += [amount(name, count) for name, count in request.resources]
     return ", ".join(parts)
 
 
@@ -124,7 +125,8 @@ def _lacks(request: Request, row: int, table: NodeTable) -> list[str]:
         short.append(f"{_gpus(request)} ({gpus} free)")
     for name, count in request.resources:
         if count > (units := int(table.free_units(name)[row])):
-            short.append(f"{count} {name} ({max(0, units)} free)")
+            free = format_size(max(0, units) * MIB) if name == TMP_DISK else max(0, units)
+            short.append(f"{amount(name, count)} ({free} free)")
     if request.exclusive and (jobs := int(table.jobs[row])):
         short.append(
             f"the end of the {jobs} {'job' if jobs == 1 else 'jobs'} there, to have the node for itself"

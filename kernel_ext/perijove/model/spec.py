@@ -52,6 +52,8 @@ from perijove.model.values import (
 WHAT = ("command", "script", "notebook", "function")
 SIZES = frozenset({"memory", "shm_size", "tmp_disk"})
 """The fields that are sizes."""
+TMP_DISK, MIB = "tmp_disk", 1 << 20
+"""Scratch space is counted on nodes as a resource of this name, in units of so many bytes."""
 
 
 class Kind(StrEnum):
@@ -109,6 +111,7 @@ class JobOptions(BaseModel):
     """Warn it some time before that."""
     shm_size: Size | None = None
     tmp_disk: Size | None = None
+    """Scratch space of its own on the node, ``$PERIJOVE_SCRATCH``; gone after its end."""
 
     # on what
     volumes: list[VolumeRequest] = Field(default_factory=lambda: [_HOME])
@@ -135,6 +138,20 @@ class JobOptions(BaseModel):
     """After it ran out of memory, run it once more (and again, up to the largest node) with so many times as
     much; written ``2x``."""
     labels: dict[Word, Title] = Field(default_factory=dict)
+
+    @field_validator("resources")
+    @classmethod
+    def _not_by_another_name(cls, value: dict[str, int]) -> dict[str, int]:
+        if TMP_DISK in value:
+            raise PydanticCustomError("rule", "scratch space is asked for by tmp_disk: tmp_disk=10G")
+        return value
+
+    @property
+    def units(self) -> dict[str, int]:
+        """All countable resources that it holds of a node: `resources`, and scratch space in MiB."""
+        if self.tmp_disk is None:
+            return self.resources
+        return {**self.resources, TMP_DISK: -(-self.tmp_disk // MIB)}
 
 
 class JobSpec(JobOptions):
@@ -265,6 +282,7 @@ FEATURES: dict[str, str] = {
     "ipc": "a shared IPC namespace",
     "memory": "memory limits",
     "ports": "published ports",
+    "root": "root in the container",
     "shm_size": "a size of /dev/shm",
     "signal": "signals to a job",
     "stderr": "redirecting standard error",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +24,9 @@ PROBE = "perijove.probe"
 _NOTHING = OwnProgram()
 
 Pull = Literal["missing", "never"]
-NETWORKS = frozenset({"none", "bridge", "host", "user"})
+NETWORKS = frozenset({"none", "bridge", "host", "user", "project"})
+ROOTS_CAPABILITIES = ("SETUID", "SETGID", "CHOWN")
+"""What root in a container may do beyond what its uid may (capabilities(7))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +105,17 @@ def owner_network(installation: str, owner: str) -> str:
     return f"perijove-{installation}-{hashlib.sha256(owner.encode()).hexdigest()[:12]}"
 
 
+def project_network(installation: str, project: str) -> str:
+    """The network shared by the jobs of one project; never that of an owner of the same name."""
+    return f"perijove-{installation}-p{hashlib.sha256(b'project ' + project.encode()).hexdigest()[:12]}"
+
+
 def network_mode(launch: Launch, installation: str, default: str) -> str:
-    """The engine's word for the network of `launch`."""
+    """The engine's word for the network of `launch`. What belongs to no project is on its owner's."""
     wanted = "none" if launch.sealed else launch.network or default
-    return owner_network(installation, launch.owner) if wanted == "user" else wanted
+    if wanted == "project" and launch.project:
+        return project_network(installation, launch.project)
+    return owner_network(installation, launch.owner) if wanted in {"user", "project"} else wanted
 
 
 def labels(launch: Launch, installation: str, network: str) -> dict[str, str]:
@@ -138,43 +147,88 @@ def create_body(
     """
     if not launch.image:
         raise LaunchError(f"job {launch.attempt} names no image")
-    account = launch.account
+    launch = lowered(launch)
     network = network_mode(launch, installation, options.network)
+    check_root(launch, network)
+    host = _as_account(launch)
     return {
         "Image": launch.image,
         **program(launch, own),
         "Env": [f"{key}={value}" for key, value in {**dialect.env, **launch.env}.items()],
-        "User": f"{account.uid}:{account.gid}",
+        "User": host.pop("User"),
         "WorkingDir": launch.cwd,
         "Labels": labels(launch, installation, network),
         "StopSignal": "SIGTERM",
         **({"Healthcheck": {"Test": ["NONE"]}} if dialect.no_healthcheck else {}),
+        **({"ExposedPorts": {f"{port}/tcp": {} for port in launch.published}} if launch.published else {}),
         "HostConfig": {
             "NetworkMode": network,
             "Mounts": [bind(mount) for mount in (*identity, *launch.mounts, _job_directory(launch))],
-            "GroupAdd": [str(gid) for gid in account.groups if gid != account.gid],
-            "CapDrop": ["ALL"],
+            **host,
             "SecurityOpt": ["no-new-privileges:true"],
             "Init": True,
-            "IpcMode": "private",
+            "IpcMode": launch.ipc,
             "PidsLimit": options.pids_limit,
             "LogConfig": dict(dialect.log),
             **_limits(launch),
             **_devices(launch, dialect),
             **_sealing(launch),
+            **_publishing(launch),
         },
     }
 
 
+def check_root(launch: Launch, network: str) -> None:
+    """:class:`LaunchError` for root that would share more with the node than its kernel."""
+    if launch.root and (network == "host" or launch.ipc == "host"):
+        shared = "network" if network == "host" else "IPC namespace"
+        raise LaunchError(
+            f"job {launch.attempt} is root in its container and cannot have the node's {shared}"
+        )
+
+
+def _as_account(launch: Launch) -> dict[str, Any]:
+    """Who it is. Root brings no groups along: it can take any, as it can any account."""
+    account = launch.account
+    if launch.root:
+        return {"User": "0:0", "CapDrop": ["ALL"], "CapAdd": list(ROOTS_CAPABILITIES)}
+    groups = [str(gid) for gid in account.groups if gid != account.gid]
+    return {"User": f"{account.uid}:{account.gid}", "GroupAdd": groups, "CapDrop": ["ALL"]}
+
+
+def _publishing(launch: Launch) -> dict[str, Any]:
+    if not launch.published:
+        return {}
+    return {
+        "PortBindings": {
+            f"{port}/tcp": [{"HostIp": address, "HostPort": str(number)} for address in launch.publish_at]
+            for port, number in launch.published.items()
+        }
+    }
+
+
 def bind(mount: Mount) -> dict[str, Any]:
-    """A mount as the API's type ``bind``, for which a missing source is an error and not a new directory."""
+    """A mount as the API's type ``bind``, for which a missing source is an error and not a new directory.
+
+    Read-only holds for one file system: what is mounted below would come along and stay writable, so it is
+    left out. The node agent has it as mounts of their own (:func:`perijove_spawners.node.mounts.resolve`).
+    """
+    more = {"NonRecursive": True} if mount.read_only else {}
     return {
         "Type": "bind",
         "Source": mount.source,
         "Target": mount.target,
         "ReadOnly": mount.read_only,
-        "BindOptions": {"Propagation": "rprivate"},
+        "BindOptions": {"Propagation": "rprivate", **more},
     }
+
+
+def lowered(launch: Launch) -> Launch:
+    """Root writes only what goes with the job, whatever was asked for."""
+    if not launch.root:
+        return launch
+    own = launch.own_mounts
+    return replace(launch, mounts=tuple(m if m in own else replace(m, read_only=True) for m in launch.mounts))
 
 
 def _job_directory(launch: Launch) -> Mount:

@@ -55,13 +55,17 @@ FEATURES = frozenset(
         "cpu",
         "devices",
         "gpus",
+        "gui",
+        "ipc",
         "memory",
         "ports",
+        "root",
         "sealed",
         "shm_size",
         "signal",
         "stdin",
         "suspend",
+        "tmp_disk",
         "volumes",
     }
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -111,6 +111,18 @@ def endpoint_of(info: Mapping[str, Any]) -> Endpoint:
     ports = [int(port) for port in (info["Config"]["Labels"] or {}).get(PORTS, "").split(",") if port]
     if info["HostConfig"].get("NetworkMode") == "host":
         return Endpoint(ports={port: f"127.0.0.1:{port}" for port in ports})
-    networks = (info.get("NetworkSettings") or {}).get("Networks") or {}
+    settings = info.get("NetworkSettings") or {}
+    networks = settings.get("Networks") or {}
     addresses = [network["IPAddress"] for network in networks.values() if network.get("IPAddress")]
-    return Endpoint(ports={port: f"{addresses[0]}:{port}" for port in ports} if addresses else {})
+    own = {port: f"{addresses[0]}:{port}" for port in ports} if addresses else {}
+    return Endpoint(ports={**own, **_published(settings.get("Ports") or {}, ports)})
+
+
+def _published(bound: Mapping[str, Any], ports: Collection[int]) -> dict[int, str]:
+    """Of a container's `ports` those that this host has, where; the first address counts."""
+    found: dict[int, str] = {}
+    for port in ports:
+        for binding in bound.get(f"{port}/tcp") or ():
+            if binding.get("HostPort"):
+                found.setdefault(port, f"{binding.get('HostIp') or '0.0.0.0'}:{binding['HostPort']}")  # noqa: S104
+    return found

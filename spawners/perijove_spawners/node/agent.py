@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from perijove.model import Attempt, Node, OperatorError, Outcome, ReasonCode, Stats
+from perijove.model import Attempt, Node, Outcome, ReasonCode, Stats
 from perijove_spawners.failpoints import reach
 from perijove_spawners.launcher import Launcher, LaunchError, Phase, Status
 from perijove_spawners.node import secrets_left
@@ -30,9 +28,11 @@ from perijove_spawners.node.disk import disk_use
 from perijove_spawners.node.engine import BATCH, Engine, persist
 from perijove_spawners.node.fencing import FenceKeeper
 from perijove_spawners.node.gpuuse import GpuDriver, GpuMeter, NvmlDriver
+from perijove_spawners.node.homes import Homes
 from perijove_spawners.node.keptlogs import keep_logs
 from perijove_spawners.node.launching import Shared
 from perijove_spawners.node.life import Host, Life, signal_number
+from perijove_spawners.node.locking import lock
 from perijove_spawners.node.outbox import Outbox
 from perijove_spawners.node.outcomes import recovery
 from perijove_spawners.node.pool import Pools
@@ -98,7 +98,7 @@ class NodeAgent:
 
     async def open(self) -> None:
         """Take up what an earlier agent left. :class:`OperatorError` while one still lives there."""
-        self._lock = _lock(self.config.directory)
+        self._lock = lock(self.config.directory)
         self._secrets.open()
         for record in self._attempts.active():
             self._take_up(record)
@@ -390,14 +390,3 @@ class NodeAgent:
 
 def _not_run(reason: ReasonCode, message: str, *, transient: bool = False) -> Outcome:
     return Outcome(reason=reason, message=message, ended=time.time(), transient=transient)
-
-
-def _lock(directory: Path) -> int:
-    directory.mkdir(parents=True, exist_ok=True, mode=0o711)
-    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise OperatorError(f"another node agent runs on {directory}") from None
-    return descriptor

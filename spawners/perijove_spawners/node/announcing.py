@@ -6,8 +6,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 from perijove.model import Machine, Node
+from perijove.model.spec import MIB, TMP_DISK
 from perijove_spawners.launcher import LaunchError
 from perijove_spawners.node.config import NodeConfig
 from perijove_spawners.node.engine import Engine
@@ -28,6 +30,11 @@ class Announcement:
         self.address = ""
         """Where the agent is reached."""
 
+    @property
+    def host(self) -> str:
+        """The same without the port, for what else listens here."""
+        return urlsplit(self.address).hostname or "127.0.0.1"
+
     def node(self) -> Node:
         """The description as it is now."""
         config = self._config
@@ -41,7 +48,7 @@ class Announcement:
             cpus=config.cpus,
             memory=config.memory,
             gpus=list(config.gpus),
-            resources=dict(config.resources),
+            resources={**config.resources, **({TMP_DISK: config.scratch // MIB} if config.scratch else {})},
             slots={name: list(units) for name, units in config.slots.items()},
             labels=dict(config.labels),
             launchers=offered,

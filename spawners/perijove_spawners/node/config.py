@@ -26,5 +26,11 @@ class NodeConfig:
     labels: Mapping[str, str] = field(default_factory=dict)
     poll: float = POLL
     repeat: float = REPEAT
+    scratch: int = 0
+    """Bytes of scratch space to give out; see :mod:`~perijove_spawners.node.scratch`."""
+    scratch_sparse: bool = False
+    publish_ports: str = ""
+    """A range of this host's ports for those of containers; see :mod:`~perijove_spawners.node.publishing`."""
+    publish_address: str = "0.0.0.0"  # noqa: S104 -- the operator's choice
     gpu_rhythm: float = EVERY
     """Seconds between two looks at how much the GPUs do."""

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from perijove.model import Gpu
 from perijove_spawners.launcher import JOB_DIRECTORY
+from perijove_spawners.node import display
 from perijove_spawners.node.staging import INPUT_DIRECTORY, descriptor_file
 from perijove_spawners.places import Place
 from perijove_spawners.protocol import Order
@@ -65,6 +66,8 @@ def _interpreter(script: str) -> tuple[str, ...]:
 def home(order: Order, containers: bool, directory: str) -> str:
     """The job's HOME: the account's, or the job directory in a container that does not see that."""
     path = order.account.home
+    if order.root:
+        return directory  # the home is the user's alone, and read-only
     if not containers or any(_covers(mount.target, path) for mount in order.mounts):
         return path
     return directory
@@ -75,7 +78,9 @@ def cwd(order: Order, containers: bool, directory: str) -> str:
     return order.cwd or home(order, containers, directory)
 
 
-def environment(order: Order, *, node: str, containers: bool, directory: str) -> dict[str, str]:
+def environment(
+    order: Order, *, node: str, containers: bool, directory: str, scratch: str = ""
+) -> dict[str, str]:
     """All variables of the job: defaults, over them the spec's, over those what states a fact."""
     account = order.account
     defaults = {
@@ -84,7 +89,15 @@ def environment(order: Order, *, node: str, containers: bool, directory: str) ->
         "LOGNAME": account.name,
         "SHELL": "/bin/sh",
         "OMP_NUM_THREADS": str(max(1, math.ceil(order.cpu))),
+        # Kernels start also where the home is full or read-only.
+        "JUPYTER_RUNTIME_DIR": f"{directory}/.jupyter-runtime",
     }
+    if order.root:
+        defaults |= {"USER": "root", "LOGNAME": "root"}
+    if scratch:
+        defaults["TMPDIR"] = scratch
+    if order.gui:
+        defaults |= {"DISPLAY": display.DEFAULT, "XAUTHORITY": f"{directory}/{display.AUTHORITY}"}
     if not containers:
         # `python` in a job is the one that has perijove.
         defaults["PATH"] = f"{sys.prefix}/bin:{_DEFAULT_PATH}"
@@ -103,6 +116,10 @@ def environment(order: Order, *, node: str, containers: bool, directory: str) ->
     }
     if containers and order.image:
         facts["PERIJOVE_IMAGE"] = order.image
+    if scratch:
+        facts["PERIJOVE_SCRATCH"] = scratch
+    if order.root:
+        facts |= {"PERIJOVE_UID": str(account.uid), "PERIJOVE_GID": str(account.gid)}
     return {**defaults, **order.env, **facts}
 
 

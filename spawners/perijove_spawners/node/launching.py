@@ -5,20 +5,31 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from perijove.model import Endpoint
+from perijove.model import Attempt, Endpoint
 from perijove_spawners.failpoints import reach
-from perijove_spawners.launcher import EngineError, Launch, LaunchError, Mount, Phase
-from perijove_spawners.node import environment, mounts
+from perijove_spawners.launcher import (
+    SCRATCH_DIRECTORY,
+    EngineError,
+    Launch,
+    LaunchError,
+    Mount,
+    Phase,
+)
+from perijove_spawners.node import display, environment, homes, mounts, scratch
 from perijove_spawners.node.archives import StoredArchive
 from perijove_spawners.node.attempts import Started
+from perijove_spawners.node.config import NodeConfig
 from perijove_spawners.node.engine import Engine, Pauses, persist
-from perijove_spawners.node.staging import JOB, StagingFaultError, mounts_of, stage
+from perijove_spawners.node.publishing import Publishing
+from perijove_spawners.node.scratch import Scratch
+from perijove_spawners.node.secrets import SecretFolders
+from perijove_spawners.node.staging import JOB, StagingFaultError, files_account, mounts_of, stage
 from perijove_spawners.protocol import Order
 from perijove_spawners.store import Store
 
@@ -42,6 +53,40 @@ class StoppedError(Exception):
     """It was to be stopped before it was started."""
 
 
+def _here() -> str:
+    return "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the attempts of a node share out among them."""
+
+    scratch: Scratch
+    publishing: Publishing = field(default_factory=Publishing)
+    address: Callable[[], str] = _here
+    """Under which others reach this host."""
+
+    @classmethod
+    def of(cls, config: NodeConfig, address: Callable[[], str]) -> Shared:
+        """What the node has; :class:`~perijove.model.OperatorError` for a range of ports that is none."""
+        return cls(
+            Scratch(config.directory / scratch.FOLDER, config.scratch, config.scratch_sparse),
+            Publishing.parse(config.publish_ports, config.publish_address),
+            address,
+        )
+
+    def open(self, living: Mapping[Attempt, Path]) -> None:
+        """Leave to `living`, attempts with their folders, what they have, and clear away the rest."""
+        self.publishing.take_up(living)
+        self.scratch.open(living)
+
+    def release(self, order: Order) -> None:
+        """What the attempt had is free again."""
+        if order.tmp_disk is not None:
+            self.scratch.release(order.attempt)
+        self.publishing.release(order.attempt)
+
+
 @dataclass(frozen=True, slots=True)
 class Launching:
     """One attempt on its way; :meth:`run` may be repeated by a later agent at any point."""
@@ -51,6 +96,8 @@ class Launching:
     folder: Path
     node: str
     store: Store
+    shared: Shared
+    secrets: SecretFolders
     stop_wanted: asyncio.Event
     say: Callable[[str], None]
     """Takes what is being done, for people."""
@@ -92,8 +139,42 @@ class Launching:
         else:
             stage(self.folder, order, self.store, containers=containers)
         found = await self._find_mounts()
-        found = (*found, *mounts_of(self.folder, order)) if containers else found
-        return launch_of(order, self.folder, self.node, containers=containers, mounts=found)
+        own = await self._own(containers)
+        published = await asyncio.to_thread(self._publish) if order.ports and containers else {}
+        launch = launch_of(
+            order,
+            self.folder,
+            self.node,
+            containers=containers,
+            mounts=(*found, *own) if containers else found,
+        )
+        launch = replace(
+            launch, own_mounts=own, published=published, publish_at=self.shared.publishing.addresses
+        )
+        return self.secrets.given(launch, order, containers=containers)
+
+    async def _own(self, containers: bool) -> tuple[Mount, ...]:
+        """The mounts that are this attempt's alone: what was staged, and what is to be made first."""
+        own = mounts_of(self.folder, self.order) if containers else ()
+        if self.order.tmp_disk is None and not self.order.gui:
+            return own
+        return (*own, *await asyncio.to_thread(self._make_own, containers))
+
+    def _make_own(self, containers: bool) -> tuple[Mount, ...]:
+        order, account = self.order, files_account(self.order)
+        own: tuple[Mount, ...] = ()
+        if order.tmp_disk is not None:
+            self.shared.scratch.provide(order.attempt, order.tmp_disk, account)
+            own = (*own, scratch.mount_of(self.folder))
+        if order.gui and containers:
+            home = display.home_of(order.account, order.mounts)
+            own = (*own, display.mount_of(order.env.get("DISPLAY", display.DEFAULT)))
+            display.place_authority(home, self.folder / JOB, account, order.account)
+        return own
+
+    def _publish(self) -> dict[int, int]:
+        order = self.order
+        return self.shared.publishing.provide(order.attempt, self.folder, order.ports)
 
     async def _stage(self, containers: bool) -> None:
         """Again for a while when the store cannot be reached."""
@@ -125,9 +206,12 @@ class Launching:
             ) from None
 
     def _look_at_mounts(self) -> tuple[Mount, ...]:
-        if self.order.make_home:
-            mounts.make_home(self.order.account, self.order.mounts)
-        return mounts.resolve(self.order.mounts, self.node, self.folder)
+        order = self.order
+        if order.make_home:
+            homes.make_home(order.account, order.mounts, self.folder, order.home_limit)
+        # Root writes in none of them.
+        wanted = [replace(mount, read_only=True) for mount in order.mounts] if order.root else order.mounts
+        return mounts.resolve(wanted, self.node, self.folder)
 
     async def _fetch(self, launch: Launch) -> Launch:
         """Have what it needs on the engine; the launch with the name that its image has there."""
@@ -199,13 +283,21 @@ class Launching:
     async def _endpoint(self) -> Endpoint | None:
         attempt = self.order.attempt
         try:
-            return await persist(
+            found = await persist(
                 lambda: self.engine.launcher.endpoint(attempt), f"{attempt}: endpoint", until=self.stop_wanted
             )
+            return self.shared.publishing.seen_from_elsewhere(found, self.shared.address())
         except LaunchError as error:
             # It has ended already, or is about to be stopped.
             log.warning("%s: no endpoint: %s", attempt, error)
             return None
+
+
+def scratch_directory(order: Order, folder: Path, containers: bool) -> str:
+    """Where the job sees its scratch space; empty when it has none."""
+    if order.tmp_disk is None:
+        return ""
+    return SCRATCH_DIRECTORY if containers else str(scratch.place(folder))
 
 
 def launch_of(
@@ -219,7 +311,13 @@ def launch_of(
         command=environment.command(order, directory),
         account=order.account,
         directory=folder,
-        env=environment.environment(order, node=node, containers=containers, directory=directory),
+        env=environment.environment(
+            order,
+            node=node,
+            containers=containers,
+            directory=directory,
+            scratch=scratch_directory(order, folder, containers),
+        ),
         cwd=environment.cwd(order, containers, directory),
         image=order.image,
         mounts=mounts,

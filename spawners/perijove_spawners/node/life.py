@@ -22,10 +22,12 @@ from perijove_spawners.node.deadlines import Deadlines
 from perijove_spawners.node.engine import Engine, persist
 from perijove_spawners.node.gpuuse import GpuMeter
 from perijove_spawners.node.jobfiles import READ_LIMIT, read_display
-from perijove_spawners.node.launching import Launching, StoppedError
+from perijove_spawners.node.launching import Launching, Shared, StoppedError
 from perijove_spawners.node.outcomes import Ending, outcome_of, with_taken
 from perijove_spawners.node.outputs import PATIENCE, Taking, TakingStoppedError
 from perijove_spawners.node.progress import ProgressReader
+from perijove_spawners.node.secrets import SecretFolders
+from perijove_spawners.node.staging import files_account, give_job
 from perijove_spawners.protocol import Order, Report, ReportKind
 from perijove_spawners.store import Store
 
@@ -38,7 +40,9 @@ class Host:
 
     name: str
     store: Store
+    shared: Shared
     gpus: GpuMeter
+    secrets: SecretFolders
     report: Callable[[Report], None]
     spawn: Callable[[Coroutine[Any, Any, None]], None]
     """Run something on the side for as long as the agent lives."""
@@ -67,7 +71,8 @@ class Life:
             enforce=not self._engine_limits,
         )
         self._deadlines.on_warning, self._deadlines.on_limit = self._warn, self._time_is_up
-        self._progress = ProgressReader(folder.base, order.account)
+        self._files = files_account(order)
+        self._progress = ProgressReader(folder.base, self._files)
         if self._stop:
             self._stop_wanted.set()
 
@@ -115,6 +120,8 @@ class Life:
             self.folder.path,
             node=self.host.name,
             store=self.host.store,
+            shared=self.host.shared,
+            secrets=self.host.secrets,
             stop_wanted=self._stop_wanted,
             say=self._say,
         )
@@ -144,8 +151,12 @@ class Life:
 
     async def _end(self, outcome: Outcome) -> None:
         if self.started:
+            await self._give_back_files()
             outcome = await self._with_taken(outcome)
             self.look_for_progress()
+        if self.order.tmp_disk is not None or self.order.ports:
+            await asyncio.to_thread(self.host.shared.release, self.order)
+        self.host.secrets.end(self.attempt)
         reach("node.before-outcome")
         self.folder.note_outcome(outcome)
         reach("node.outcome-kept")
@@ -153,12 +164,23 @@ class Life:
         self._report(ReportKind.ENDED, outcome=outcome)
         self.ended.set()
 
+    async def _give_back_files(self) -> None:
+        """What a job that was root made is its user's from now on."""
+        if self._files != self.order.account:
+            account, self._files = self.order.account, self.order.account
+            try:
+                await asyncio.to_thread(give_job, self.folder.path, account)
+            except OSError as error:
+                log.error("%s: its files stay root's: %s", self.attempt, error)
+            self._progress = ProgressReader(self.folder.base, account)
+
     async def _with_taken(self, outcome: Outcome) -> Outcome:
         taking = Taking(
             folder=self.folder.path,
             order=self.order,
             engine=self.engine,
             store=self.host.store,
+            mask=self.host.secrets.mask(self.attempt),
             stop=self._stop_taking,
             patience=0.0 if self._stop else PATIENCE,
         )
@@ -232,7 +254,7 @@ class Life:
     async def read_log(self, stream: Stream | Literal["display"], offset: int, limit: int) -> bytes:
         """At most `limit` bytes of a log from `offset`."""
         if stream == "display":
-            return read_display(self.folder.path, self.order.account, offset, limit)
+            return read_display(self.folder.path, self._files, offset, limit)
         if not self.started:
             return b""
         return await self.engine.launcher.logs(
@@ -263,7 +285,7 @@ class Life:
                     self.attempt,
                     ReportKind.PROGRESS,
                     time.time(),
-                    message=text,
+                    message=self.host.secrets.mask(self.attempt).hidden(text),
                     progress=fraction,
                 )
             )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
+import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from perijove.model import Account
 from perijove_spawners.launcher import LaunchError, Mount
 
 
@@ -22,7 +21,47 @@ def resolve(mounts: Iterable[Mount], node: str, state: Path = Path("/")) -> tupl
     Directories above `state`, the agent's own, are trusted: who may change those could replace all of it.
     """
     above = frozenset(state.absolute().parents)
-    return tuple(Mount(_resolve(m, node, above), m.target, m.read_only) for m in mounts)
+    found: list[Mount] = []
+    for mount in mounts:
+        real = Mount(_resolve(mount, node, above), mount.target, mount.read_only)
+        found += [real, *below(real, mount_points(), above)] if mount.read_only else [real]
+    return tuple(found)
+
+
+def below(mount: Mount, points: Iterable[str], safe: frozenset[Path] = frozenset()) -> list[Mount]:
+    """What is mounted on this node below `mount`, as mounts of their own.
+
+    Engines make a directory read-only and not what is mounted in it, so they are asked to leave that out.
+    Where users could put a link in the way it stays out.
+    """
+    top = mount.source.rstrip("/") + "/"
+    return [
+        Mount(point, f"{mount.target.rstrip('/')}/{point[len(top) :]}", mount.read_only)
+        for point in sorted(set(points))
+        if point.startswith(top) and not _weakness(Path(point), safe)
+    ]
+
+
+def mount_points() -> list[str]:
+    """Where something is mounted that root may look at."""
+    return [
+        point
+        for point, (kind, options) in _mounted()
+        if not kind.startswith("fuse") or "allow_other" in options.split(",")
+    ]
+
+
+def _mounted() -> Iterator[tuple[str, tuple[str, str]]]:
+    """Mount points with kind and options of what is there (proc_pid_mountinfo(5))."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        kind, *_, options = after.split(" ")
+        path = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), before.split(" ")[4])
+        yield path, (kind, options)
 
 
 def _resolve(mount: Mount, node: str, above: frozenset[Path]) -> str:
@@ -39,6 +78,31 @@ def _resolve(mount: Mount, node: str, above: frozenset[Path]) -> str:
     if weakness := _weakness(Path(real), above):
         raise MountError(f"{source} is not mounted at {mount.target}: {weakness}")
     return real
+
+
+def weakness(path: Path, state: Path = Path("/")) -> str | None:
+    """Why a user could put something into the directory `path`, or another one in its place.
+
+    `state` as for :func:`resolve`. ``OSError`` when it is not there.
+    """
+    if link := _foreign_link(str(path)):
+        return f"{link} on its way is a link made by a user"
+    real, safe = Path(os.path.realpath(path)), frozenset(state.absolute().parents)
+    info = os.lstat(real)
+    if real not in safe and info.st_uid not in _trusted():
+        return f"{real} belongs to a user"
+    if real not in safe and info.st_mode & stat.S_IWOTH:
+        return f"everybody may write in {real}"
+    return _weakness(real, safe)
+
+
+def kind_of(path: Path) -> str:
+    """The kind of file system that `path` is on, as ``ext4``; empty when that cannot be found out."""
+    best, kind = -1, ""
+    for point, found in _mounted():
+        if path.is_relative_to(point) and len(point) >= best:
+            best, kind = len(point), found[0]
+    return kind
 
 
 def _trusted() -> set[int]:
@@ -91,26 +155,3 @@ def _foreign_link(source: str) -> str | None:
             pending.append(str(Path(path).parent / Path(path).readlink() / rest))
             break
     return None
-
-
-def make_home(account: Account, mounts: Iterable[Mount]) -> None:
-    """Make the account's home where it is missing: its owner's alone (0700), whole or not at all.
-
-    Its place is the source of what is mounted there, else the path itself.
-    """
-    source = next((m.source for m in mounts if m.target == account.home), account.home)
-    path = Path(source)
-    if path.exists():
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
-        if fresh.exists():
-            shutil.rmtree(fresh)
-        fresh.mkdir(mode=0o700)
-        if os.geteuid() == 0:
-            os.chown(fresh, account.uid, account.gid)
-        fresh.rename(path)
-    except OSError as error:
-        if not path.exists():
-            raise MountError(f"the home {path} cannot be made: {error.strerror}") from error

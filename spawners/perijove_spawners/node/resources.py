@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from perijove.model import OperatorError
 from perijove.model.records import Slot
+from perijove.model.spec import TMP_DISK
 
 
 class Resources(NamedTuple):
@@ -28,6 +29,8 @@ def parse_resources(settings: Mapping[str, str]) -> Resources:
     """
     found = Resources({}, {})
     for name, text in settings.items():
+        if name == TMP_DISK:
+            raise OperatorError(f"--resource {name}: scratch space is given by --scratch SIZE")
         if text.startswith("/"):
             found.slots[name] = units = tuple(_unit(name, part) for part in text.split(";"))
             found.counts[name] = len(units)

@@ -14,10 +14,12 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from perijove.model import Account, PerijoveError, UnavailableError
 from perijove_spawners.launcher import JOB_DIRECTORY, LaunchError, Mount
+from perijove_spawners.node.ownership import give
 from perijove_spawners.places import Place, folders, lies_in
 from perijove_spawners.protocol import Order
 from perijove_spawners.store import Store
@@ -39,12 +41,25 @@ class StagingFaultError(StagingError):
     transient = True
 
 
+def files_account(order: Order) -> Account:
+    """Whose the job's directory is while it runs."""
+    return Account("root", 0, 0, "/root") if order.root else order.account
+
+
+def give_job(folder: Path, account: Account) -> None:
+    """All that lies in the attempt's folder for its job becomes the account's; ``OSError``."""
+    outs = folder / _MOUNTED / "out"
+    for path in (*(outs.iterdir() if outs.is_dir() else ()), folder / JOB):
+        give(path, account.uid, account.gid)
+
+
 def stage(folder: Path, order: Order, store: Store, *, containers: bool = False) -> None:
     """Lay out the attempt's folder: script, ``input/``, ``output/``, and what `containers` see elsewhere.
 
     Until it is complete nobody but the agent can look into it, so no other process of the account can
     put links in the way. Safe to repeat.
     """
+    order = replace(order, account=files_account(order))
     try:
         if order.script is None and not order.inputs and not order.outputs:
             _make_empty(f"{folder}/{JOB}", order.account)

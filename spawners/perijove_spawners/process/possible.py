@@ -21,6 +21,7 @@ FEATURES = frozenset(
         "stdout",
         "suspend",
         "time_limit",
+        "tmp_disk",
     }
 )
 """``gpus`` and ``devices`` in name alone: nothing keeps a process from another device its user may open."""
@@ -38,6 +39,8 @@ def refuse_unless_possible(launch: Launch, networks: Collection[str]) -> None:
         raise UnsupportedError(f"processes run without an image (given: {launch.image})")
     if launch.sealed or launch.entrypoint:
         raise UnsupportedError("processes have no image and are not sealed (sealed, entrypoint)")
+    if launch.root or launch.ipc != "private":
+        raise UnsupportedError("processes are their account's, in the node's own IPC namespace (user, ipc)")
     if launch.shm_size is not None:
         raise UnsupportedError("processes share /dev/shm: its size cannot be set (shm_size)")
     if launch.network is not None and launch.network not in networks:
