@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from perijove.model import NotFoundError, TooLargeError, format_size
 from perijove.model.trees import blob_of
 from perijove_hub.policy.document import Policy
+from perijove_hub.policy.guests import TermsOf, nobody
 from perijove_hub.settings import Settings
 from perijove_hub.store import files
 from perijove_hub.store.database import Database
@@ -98,6 +99,7 @@ class Keeper:
         self._settings, self._database, self.store = settings, database, store
         self._policy, self._clock = policy, clock
         self.grace = GRACE
+        self.terms_of: TermsOf = nobody
         self._one = asyncio.Lock()
         """Held by whoever goes through the whole store."""
 
@@ -121,7 +123,8 @@ class Keeper:
         """:class:`TooLargeError` when `owner` may not own `size` bytes more."""
         policy = self._policy()
         user = policy.user(owner)
-        limits = [user.limits.store, policy.guests.store if user.guest else None]
+        guest = user.guest or self.terms_of(owner) is not None
+        limits = [user.limits.store, policy.guests.store if guest else None]
         if not (given := [limit for limit in limits if limit is not None]):
             return
         have = sum(one.size for one in await asyncio.to_thread(files.owned, self._database, owner))

@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from perijove.model import Capabilities, FieldError, InvalidSpecError, JobSpec, Node, UnavailableError
 from perijove_hub.admission.capacity import Capacity
+from perijove_hub.admission.lists import Lists
 from perijove_hub.policy.document import Policy
+from perijove_hub.policy.grants import Grant
+from perijove_hub.policy.guests import GuestTerms
+from perijove_hub.policy.runenvs import Offer, of_labels
 from perijove_hub.settings import Settings
 
 SHAPES_KEPT = 20_000
 """Verdicts about sizes that are remembered."""
 
 
+def _none(_owner: str, _project: str | None) -> Collection[str]:
+    return ()
+
+
 class Asker:
     """Whose the job will be, and what the policy grants them; looked up once for all jobs of a request.
 
-    `groups`: system groups, which a policy may name as ``@GROUP``.
+    `groups`: those that a policy may name as ``@GROUP``. `guest`: what holds for one.
     """
 
-    def __init__(self, policy: Policy, name: str, groups: frozenset[str] = frozenset()) -> None:
-        self.policy, self.name, self.groups = policy, name, groups
+    def __init__(
+        self,
+        policy: Policy,
+        name: str,
+        groups: frozenset[str] = frozenset(),
+        guest: GuestTerms | None = None,
+    ) -> None:
+        self.policy, self.name, self.groups, self.guest = policy, name, groups, guest
         self._may_use: dict[tuple[str, str | None], bool] = {}
+        self.held: Callable[[str, str | None], Collection[str]] = _none
+        """Names of the secrets that jobs of a user in a project may have."""
+        self.images: dict[Any, Any] = {}
+        self.volumes: dict[Any, Any] = {}
+        """What was found out for other jobs of the request."""
 
     @cached_property
     def projects(self) -> list[str]:
@@ -32,7 +52,9 @@ class Asker:
 
     @cached_property
     def default_project(self) -> str | None:
-        """Of jobs that name none."""
+        """Of jobs that name none; of a guest the project that they were invited to."""
+        if self.guest is not None and self.guest.project in self.projects:
+            return self.guest.project
         return self.policy.project_of(self.name, self.groups)
 
     def may_use(self, partition: str, project: str | None) -> bool:
@@ -42,6 +64,11 @@ class Asker:
             known = partition in self.policy.partitions
             self._may_use[key] = known and self.policy.may_use(partition, self.name, project, self.groups)
         return self._may_use[key]
+
+    def granted(self, grant: Grant, project: str | None) -> bool | None:
+        """Whether the policy grants it to their jobs of `project`; None when it does not say."""
+        guest = self.guest is not None or self.policy.user(self.name).guest
+        return self.policy.grants.say(grant, self.name, project, self.groups, guest=guest)
 
     def partitions(self, project: str | None) -> list[str]:
         """Partitions that jobs of `project` may be in."""
@@ -53,7 +80,9 @@ class Site:
 
     def __init__(self, settings: Settings, policy: Policy, nodes: Sequence[Node]) -> None:
         self.settings, self.policy = settings, policy
-        self.capacity = Capacity(nodes)
+        self.nodes, self.capacity = nodes, Capacity(nodes)
+        self.lists = Lists(settings, policy)
+        self._installed: dict[str, list[Offer]] = {}
         self.verdicts: dict[Shape, tuple[FieldError, ...]] = {}
 
     @cached_property
@@ -72,6 +101,27 @@ class Site:
             error = FieldError("launcher", str(wanted), f"no node offers it; offered: {known}")
             raise InvalidSpecError(errors=[error])
         return offered[wanted]
+
+    @cached_property
+    def _present(self) -> frozenset[str]:
+        return frozenset(image for node in self.nodes for image in node.images)
+
+    def has_image(self, image: str) -> bool:
+        """Whether some node has it already."""
+        return image in self._present
+
+    def installed(self, launcher: str) -> list[Offer]:
+        """The environments that nodes with this launcher have by their labels; of equals one."""
+        if launcher not in self._installed:
+            self._installed[launcher] = list(
+                {
+                    offer.labels: offer
+                    for node in self.nodes
+                    if any(one.name == launcher for one in node.launchers)
+                    for offer in of_labels(node.name, node.labels.items())
+                }.values()
+            )
+        return self._installed[launcher]
 
     def remember(self, shape: Shape, errors: tuple[FieldError, ...]) -> tuple[FieldError, ...]:
         """Keep a verdict for the next job of this shape."""
@@ -115,7 +165,7 @@ def shape_of(spec: JobSpec, launcher: Capabilities, partition: str | None) -> Sh
         cpu=spec.cpu,
         memory=spec.memory,
         gpus=(spec.gpus.count, spec.gpus.model, spec.gpus.memory),
-        resources=tuple(sorted(spec.resources.items())),
+        resources=tuple(sorted(spec.units.items())),
         nodes=spec.nodes,
         request=spec,
     )

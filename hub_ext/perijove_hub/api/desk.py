@@ -36,6 +36,7 @@ def site_of(controller: Controller) -> Site:
 
 def asker_of(controller: Controller, owner: str) -> Asker:
     """The user whose jobs these will be."""
-    asker = Asker(policy_of(controller), owner, controller.core.groups_of(owner))
-    asker.held = controller.core.secrets.held
+    core = controller.core
+    asker = Asker(policy_of(controller), owner, core.groups_of(owner), core.terms_of(owner))
+    asker.held = core.secrets.held
     return asker

@@ -31,6 +31,7 @@ from perijove_hub.jobs.situation import why
 from perijove_hub.jobs.writer import Subscriber, Writer
 from perijove_hub.ledger import Ledger
 from perijove_hub.policy.document import Policy
+from perijove_hub.policy.guests import TermsOf, nobody
 from perijove_hub.policy.registry import create
 from perijove_hub.settings import Settings
 from perijove_hub.store.database import Database
@@ -63,11 +64,12 @@ class Controller:
         steady: Callable[[], float] = time.monotonic,
         *,
         groups_of: Callable[[str], frozenset[str]] = groups_of,
+        terms_of: TermsOf = nobody,
     ) -> None:
         self.settings, self.database, self.fabric = settings, database, fabric
         self.identify, self.clock = identify, clock
         self.core = Core(settings, database, fabric, identify, clock, steady)
-        self.core.groups_of = groups_of
+        self.core.groups_of, self.core.terms_of = groups_of, terms_of
         self.dispatch = Dispatch(self.core)
         self.writer = Writer(self.core, self.dispatch.perform)
         self.nodes = Nodes(self.core)
@@ -75,6 +77,7 @@ class Controller:
         self.housekeeping = Housekeeping(self.core, self.committed)
         store = Store(settings.store, **settings.store_options)
         self.keeper = Keeper(settings, database, store, lambda: self.board.policy, lambda: self.clock())
+        self.keeper.terms_of = terms_of
         self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         """Of submissions under way, by owner and key."""
 

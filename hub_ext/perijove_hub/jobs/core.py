@@ -14,6 +14,7 @@ from perijove_hub.jobs.effects import SendOrder
 from perijove_hub.jobs.inventory import Inventory
 from perijove_hub.jobs.pending import Pending
 from perijove_hub.ledger import Ledger
+from perijove_hub.policy.guests import TermsOf, nobody
 from perijove_hub.secrets.keeper import Secrets
 from perijove_hub.settings import Settings
 from perijove_hub.store.database import Database
@@ -44,6 +45,8 @@ class Core:
         """Seconds that are never turned back: how long ago something was. `clock` says when."""
         self.groups_of: Callable[[str], frozenset[str]] = groups_of
         """Groups of a user that the policy may name."""
+        self.terms_of: TermsOf = nobody
+        """What holds for a user who is a guest."""
         self.ledger = Ledger()
         self.secrets = Secrets(database, settings.secret_keys)
         self.board = Board(self.ledger)

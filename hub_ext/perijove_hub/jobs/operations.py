@@ -107,4 +107,6 @@ async def standing_of(core: Core, policy: Policy) -> Standing:
     """What everybody has used, under `policy`, as the database has it."""
     since = core.clock() - Standing(policy).horizon
     history = await asyncio.to_thread(core.database.allocations, since)
-    return Standing(policy, history)
+    standing = Standing(policy, history)
+    standing.terms_of = core.terms_of
+    return standing

@@ -30,6 +30,7 @@ class Account:
 
     __slots__ = (
         "at",
+        "before",
         "cpu",
         "disk",
         "faded",
@@ -51,7 +52,9 @@ class Account:
         """Bytes of job directories."""
         self.at: float | None = None
         self.total = [0.0, 0.0, 0.0]
-        """Seconds times cores, bytes, devices, ever."""
+        """Seconds times cores, bytes, devices, since the history that was read begins."""
+        self.before = [0.0, 0.0, 0.0]
+        """The same before that, of whom it matters."""
         self.faded = [0.0, 0.0, 0.0]
         """The same, each second weighing the less the longer ago it was."""
         self.marks = (array("d"), array("d"), array("d"), array("d"))
@@ -108,6 +111,14 @@ class Account:
         """What was used between `now` - `window` and `now`."""
         begin = now - window
         return Amounts(*(self._upto(now, axis) - self._upto(begin, axis) for axis in range(3)))
+
+    def ever(self, now: float) -> Amounts:
+        """What was used until `now`."""
+        return Amounts(*(self._upto(now, axis) + self.before[axis] for axis in range(3)))
+
+    def remember(self, used: Amounts, now: float) -> None:
+        """Have `used` be what was used until `now`."""
+        self.before = [used[axis] - self._upto(now, axis) for axis in range(3)]
 
     def free_again(self, axis: int, amount: float, now: float, window: float) -> float:
         """When at the earliest the sum of `axis` over the window is no more than `amount`.

@@ -18,6 +18,7 @@ from perijove.model.validation import field_errors
 from perijove.model.values import Title, Word
 from perijove_hub.policy import registry
 from perijove_hub.policy.grants import Grants
+from perijove_hub.policy.guests import invited
 from perijove_hub.policy.images import Convention, ImageEntry, Rules, default_errors
 from perijove_hub.policy.limits import Duration, Limits, Part, Priority, Weight
 from perijove_hub.policy.volumes import HOME, VolumeEntry
@@ -257,7 +258,11 @@ class Policy(Part):
 
     def projects_of(self, user: str, groups: frozenset[str] = frozenset()) -> list[str]:
         """Projects whose members `user` is among."""
-        return [name for name, project in self.projects.items() if is_among(user, project.members, groups)]
+        return [
+            name
+            for name, project in self.projects.items()
+            if is_among(user, project.members, groups) or invited(name) in groups
+        ]
 
     def leads(self, user: str, groups: frozenset[str] = frozenset()) -> frozenset[str]:
         """Projects that `user` leads."""

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from perijove.model import Blocker, BlockerKind, Job, JobSpec, Reason, ReasonCode, format_size
 from perijove_hub.accounting import GIB, HOUR
+from perijove_hub.policy.guests import GuestTerms, TermsOf, nobody
 
 if TYPE_CHECKING:
-    from perijove_hub.policy.account import Account
+    from perijove_hub.policy.account import Account, Amounts
     from perijove_hub.policy.document import Limits, Policy
     from perijove_hub.policy.shares import Pair, Shares
 
@@ -41,14 +42,21 @@ class Scope:
     """For people: ``user alice``."""
     key: tuple[str, str, str | None]
     limits: Limits
+    ever: bool = False
+    """Its hours are counted from the first job on, and not over the policy's window."""
 
 
-def scopes(policy: Policy, owner: str, project: str | None) -> list[Scope]:
-    """All limits that jobs of `owner` in `project` must keep, those without any left out."""
+def scopes(policy: Policy, owner: str, project: str | None, terms: GuestTerms | None = None) -> list[Scope]:
+    """All limits that jobs of `owner` in `project` must keep, those without any left out.
+
+    `terms`: of a guest.
+    """
     user = policy.user(owner)
     found = [Scope(f"user {owner}", ("user", owner, None), user.limits)]
-    if user.guest:
+    if user.guest or terms is not None:
         found.append(Scope(f"guest {owner}", ("user", owner, None), policy.guests))
+    if terms is not None:
+        found.append(Scope(f"budget of guest {owner}", ("user", owner, None), terms.budget, ever=True))
     if project is not None and (rules := policy.projects.get(project)):
         found.append(Scope(f"project {project}", ("project", "", project), rules.limits))
         member = f"member {owner} of project {project}"
@@ -60,8 +68,11 @@ def scopes(policy: Policy, owner: str, project: str | None) -> list[Scope]:
 class Quotas:
     """What quotas let start, for one pass: a :class:`~perijove_hub.placement.plan.Gate`."""
 
-    def __init__(self, policy: Policy, account: Lookup, now: float, shares: Shares) -> None:
+    def __init__(
+        self, policy: Policy, account: Lookup, now: float, shares: Shares, terms_of: TermsOf = nobody
+    ) -> None:
         self._policy, self._account, self._now, self._shares = policy, account, now, shares
+        self._terms_of = terms_of
         self._scopes: dict[Pair, list[Scope]] = {}
         self._taken: dict[tuple[str, str, str | None], list[float]] = {}
         self._alike: dict[tuple[object, ...], tuple[int, Reason | None]] = {}
@@ -104,7 +115,8 @@ class Quotas:
     def _scopes_of(self, job: Job) -> list[Scope]:
         pair = (job.owner, job.spec.project)
         if (found := self._scopes.get(pair)) is None:
-            found = [scope for scope in scopes(self._policy, *pair) if scope.limits.gated]
+            every = scopes(self._policy, *pair, self._terms_of(job.owner))
+            found = [scope for scope in every if scope.limits.gated]
             self._scopes[pair] = found
         return found
 
@@ -126,12 +138,17 @@ class Quotas:
     def _budgets(
         self, scope: Scope, account: Account, spec: JobSpec
     ) -> Iterator[tuple[int, Callable[[], Blocker]]]:
-        used = account.within(self._now, self._policy.window)
+        used = spent(scope, account, self._now, self._policy.window)
         for i, (field, unit) in enumerate(HOURS):
             limit = getattr(scope.limits, field)
             if limit is not None and needs(spec)[i]:
                 hours = used[i] / unit / HOUR
                 yield PLENTY if hours < limit - EPSILON else 0, _spent(scope, field, hours, limit)
+
+
+def spent(scope: Scope, account: Account, now: float, window: float) -> Amounts:
+    """What counts against the hours of `scope`."""
+    return account.ever(now) if scope.ever else account.within(now, window)
 
 
 CONCURRENT = ("cpus", "memory", "gpus", "running")

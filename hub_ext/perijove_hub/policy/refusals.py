@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from perijove.model import FieldError, JobSpec, format_duration, format_size
+from perijove.model import FieldError, JobSpec, Kind, format_duration, format_size
 from perijove_hub.accounting import HOUR
-from perijove_hub.policy.quotas import CONCURRENT, EPSILON, HOURS, Lookup, Scope, figure, needs, scopes
+from perijove_hub.policy.guests import GuestTerms
+from perijove_hub.policy.quotas import CONCURRENT, EPSILON, HOURS, Lookup, Scope, figure, needs, scopes, spent
 
 if TYPE_CHECKING:
     from perijove_hub.policy.account import Account
@@ -21,13 +22,23 @@ FIELDS = ("cpu", "memory", "gpus", "nodes")
 """Of the spec, in the order of CONCURRENT."""
 
 
-def refusals(policy: Policy, account: Lookup, owner: str, specs: Specs, now: float) -> list[FieldError]:
-    """Why `specs`, new jobs of `owner`, cannot be accepted together; empty when they can."""
+def refusals(
+    policy: Policy,
+    account: Lookup,
+    owner: str,
+    specs: Specs,
+    now: float,
+    terms: GuestTerms | None = None,
+) -> list[FieldError]:
+    """Why `specs`, new jobs of `owner`, cannot be accepted together; empty when they can.
+
+    `terms`: of a guest.
+    """
     by_scope: dict[str, tuple[Scope, list[tuple[JobSpec, int]]]] = {}
     known: dict[str | None, list[Scope]] = {}
     for spec, count in specs:
         if spec.project not in known:
-            known[spec.project] = scopes(policy, owner, spec.project)
+            known[spec.project] = scopes(policy, owner, spec.project, terms)
         for scope in known[spec.project]:
             by_scope.setdefault(scope.name, (scope, []))[1].append((spec, count))
     found: dict[FieldError, None] = {}  # each once, in order
@@ -35,10 +46,19 @@ def refusals(policy: Policy, account: Lookup, owner: str, specs: Specs, now: flo
         of_scope = account(*scope.key)
         found.update(dict.fromkeys(_too_large(scope, some)))
         found.update(dict.fromkeys(_too_many(scope, of_scope, some)))
-        if policy.over_budget == "refuse" and scope.limits.budgeted:
+        if (policy.over_budget == "refuse" or scope.ever) and scope.limits.budgeted:
             found.update(dict.fromkeys(_too_costly(scope, of_scope, some, now, policy.window)))
         found.update(dict.fromkeys(_too_full(scope, of_scope)))
-    return list(found)
+    return [*found, *_too_full_home(owner, terms, specs)]
+
+
+def _too_full_home(owner: str, terms: GuestTerms | None, specs: Specs) -> Iterator[FieldError]:
+    """Notebook servers are let through: by them room can be made."""
+    if terms is None or not terms.full or all(spec.kind is Kind.SERVER for spec, _ in specs):
+        return
+    used = f"{format_size(terms.disk_used or 0)} of {format_size(terms.disk or 0)}"
+    text = f"the home of guest {owner} takes {used}; remove files there by a notebook server and try again"
+    yield FieldError("", "", f"{text} in some minutes, or ask for more room")
 
 
 def _too_large(scope: Scope, specs: Specs) -> Iterator[FieldError]:
@@ -68,7 +88,7 @@ def _too_many(scope: Scope, account: Account, specs: Specs) -> Iterator[FieldErr
 def _too_costly(
     scope: Scope, account: Account, specs: Specs, now: float, window: float
 ) -> Iterator[FieldError]:
-    used = account.within(now, window)
+    used = spent(scope, account, now, window)
     for axis, (name, unit) in enumerate(HOURS):
         limit = getattr(scope.limits, name)
         wanting = [(spec, count) for spec, count in specs if needs(spec)[axis]]
@@ -80,10 +100,13 @@ def _too_costly(
         )
         if hours + asked <= limit + EPSILON and hours < limit - EPSILON:
             continue
-        text = f"{scope.name}: {name} {_hours(hours)} of {_hours(limit)} used in {format_duration(window)}"
+        period = "in all" if scope.ever else f"in {format_duration(window)}"
+        text = f"{scope.name}: {name} {_hours(hours)} of {_hours(limit)} used {period}"
         if asked:
             text += f", {_hours(asked)} more asked for by the time limit"
-        if asked > limit:
+        if scope.ever:
+            text += "; ask who invited you, or an administrator, for more"
+        elif asked > limit:
             text += ": never so many at once"
         else:
             # A little below, so that the same request is accepted then.

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from perijove.model import FieldError, Job, JobSpec
 from perijove_hub.accounting import DAY, GIB, HOUR, Allocation, Held, held_by
-from perijove_hub.policy.account import Account, fading
+from perijove_hub.policy.account import Account, Amounts, fading
+from perijove_hub.policy.guests import TermsOf, nobody
 from perijove_hub.policy.quotas import Quotas
 from perijove_hub.policy.recall import History
 from perijove_hub.policy.refusals import refusals
@@ -47,6 +48,7 @@ class Standing:
 
     def __init__(self, policy: Policy, history: Iterable[Allocation] = ()) -> None:
         self.policy = policy
+        self.terms_of: TermsOf = nobody
         self.capacity = 0.0
         """Cores of all nodes, as the board tells; ``multifactor`` measures a job's size by it."""
         self._rate = fading(policy.fairshare.half_life)
@@ -124,15 +126,20 @@ class Standing:
 
     def gate(self, now: float, shares: Shares) -> Quotas:
         """What quotas let start now, for one pass; what it lets start is added to `shares`."""
-        return Quotas(self.policy, self.account, now, shares)
+        return Quotas(self.policy, self.account, now, shares, self.terms_of)
 
     def refusals(self, owner: str, specs: Sequence[tuple[JobSpec, int]], now: float) -> list[FieldError]:
         """Why these cannot be accepted together; each comes with its number of members (1 for a job)."""
-        return refusals(self.policy, self.account, owner, specs, now)
+        return refusals(self.policy, self.account, owner, specs, now, self.terms_of(owner))
 
     def account(self, kind: str, owner: str, project: str | None) -> Account:
         """Of a ``user``, a ``project``, a ``member`` (of the project) or the ``site``."""
         return self._accounts.get((kind, owner, project or "")) or Account()
+
+    def remember(self, owner: str, used: Amounts, now: float) -> None:
+        """Have `used` be what a user has used in all until `now`, also before the history begins."""
+        self._chain(owner, None)
+        self._accounts["user", owner, ""].remember(used, now)
 
     def disk(self, owner: str) -> int:
         """Bytes of all job directories of a user."""

@@ -21,6 +21,8 @@ from perijove.model import (
 from perijove_hub import accounts
 from perijove_hub.accounts import FIRST_UID, Identity, resolve, system_uid
 from perijove_hub.policy.document import Policy
+from perijove_hub.policy.guests import GuestTerms, invited
+from perijove_hub.policy.limits import Limits
 from perijove_hub.settings import Settings
 from perijove_hub.store import people
 from perijove_hub.store.database import TRANSIENT, Database
@@ -117,9 +119,35 @@ class Known:
         if person is None:
             return accounts.groups_of(name)
         if person.guest:
-            return frozenset()
+            project = person.user.project
+            return frozenset() if project is None else frozenset({invited(project)})
         account = person.user.account or name
         return (accounts.groups_of(account) if person.user.number is None else frozenset()) | person.groups
+
+    def terms_of(self, name: str) -> GuestTerms | None:
+        """What holds for a guest; None for members and who is not known."""
+        person = self.people.get(name)
+        if person is None or not person.guest:
+            return None
+        user, guests = person.user, self.settings.guests
+        cpu, gpu = user.budget.cpu_minutes, user.budget.gpu_minutes
+        hours = Limits(
+            cpu_hours=None if cpu is None else cpu / 60, gpu_hours=None if gpu is None else gpu / 60
+        )
+        return GuestTerms(
+            project=user.project,
+            budget=hours,
+            disk=guests.disk if user.budget.disk is None else user.budget.disk,
+            disk_used=user.disk_used,
+            networks=tuple(guests.network),
+            launchers=tuple(guests.launchers),
+            containers=guests.shared,
+        )
+
+    def signed_out(self, since: float) -> dict[str, float]:
+        """Who was signed out after `since`, and when."""
+        moments = {name: person.user.valid_from for name, person in self.people.items()}
+        return {name: at for name, at in moments.items() if at > since}
 
     # ---- who may be called what, and have which number
 

@@ -24,6 +24,7 @@ from perijove.model import (
     UserState,
 )
 from perijove_hub.accounts import home_of
+from perijove_hub.policy.guests import is_invitation
 from perijove_hub.store import people
 from perijove_hub.users import lifecycle
 from perijove_hub.users.arrival import (
@@ -94,7 +95,8 @@ class Users(Known):
         login = LinkedIdentity(provider=arrival.provider, subject=arrival.subject, email=arrival.email)
         others = [one for one in person.user.identities if _key(one) != _key(login)]
         # A guest's provider is anybody's: what it says of groups grants nothing.
-        groups = frozenset() if person.guest else frozenset(arrival.groups)
+        told_groups = () if person.guest else arrival.groups
+        groups = frozenset(group for group in told_groups if not is_invitation(group))
         person = Person(person.user, groups, person.drain).changed(
             **{name: value for name, value in told.items() if value},
             last_login=now,

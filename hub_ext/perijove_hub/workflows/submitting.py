@@ -157,7 +157,7 @@ def room(controller: Controller, live: Live) -> int:
     """How many more jobs of this run may wait in the queue."""
     board, run = controller.board, live.run
     most = controller.settings.max_pending - board.waiting
-    for scope in scopes(board.policy, run.owner, run.project):
+    for scope in scopes(board.policy, run.owner, run.project, controller.core.terms_of(run.owner)):
         if scope.limits.pending is not None:
             most = min(most, scope.limits.pending - board.standing.account(*scope.key).pending)
     return max(0, most)
