@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-DOCKER_HUB = "docker.io"
+from perijove_spawners.containers.registry_access import registry_of
+
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}(?::[0-9]{1,5})?")
 
 
@@ -24,11 +25,3 @@ class RegistrySetting(BaseModel):
 def is_registry(name: str) -> bool:
     """Whether `name` can be that of a registry: a host, perhaps with a port."""
     return bool(_HOST.fullmatch(name)) and registry_of(f"{name}/x") == name
-
-
-def registry_of(image: str) -> str:
-    """The host of an image's registry ("domain" in distribution/reference), :data:`DOCKER_HUB` by default."""
-    first, slash, _ = image.partition("/")
-    if slash and (first == "localhost" or "." in first or ":" in first):
-        return DOCKER_HUB if first in {"index.docker.io", "registry-1.docker.io"} else first
-    return DOCKER_HUB

@@ -23,7 +23,7 @@ PROBE = "perijove.probe"
 
 _NOTHING = OwnProgram()
 
-Pull = Literal["missing", "never"]
+Pull = Literal["missing", "always", "never"]
 NETWORKS = frozenset({"none", "bridge", "host", "user", "project"})
 ROOTS_CAPABILITIES = ("SETUID", "SETGID", "CHOWN")
 """What root in a container may do beyond what its uid may (capabilities(7))."""
@@ -50,7 +50,7 @@ class EngineOptions:
         known: dict[str, Callable[[str], Any]] = {
             "url": str,
             "network": _one_of(*sorted(NETWORKS)),
-            "pull": _one_of("missing", "never"),
+            "pull": _one_of("missing", "always", "never"),
             "pull_timeout": float,
             "pids_limit": int,
             "archive_limit": parse_size,
@@ -91,6 +91,8 @@ class Dialect:
     """That of an image can be switched off."""
     cdi: bool
     """GPUs are asked for as CDI devices (``nvidia.com/gpu=0``) and not by device requests."""
+    distribution: bool
+    """It asks registries for manifests (``GET /distribution/{name}/json``)."""
     loses_oom: bool
     """It does not say that a container was killed for want of memory."""
 

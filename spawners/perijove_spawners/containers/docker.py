@@ -23,6 +23,7 @@ class DockerLauncher(EngineLauncher):
         env={"TINI_KILL_PROCESS_GROUP": "1"},
         no_healthcheck=True,
         cdi=False,
+        distribution=True,
         loses_oom=False,
     )
 

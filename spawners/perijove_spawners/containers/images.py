@@ -16,14 +16,18 @@ from weakref import WeakValueDictionary
 
 from perijove.model import format_size
 from perijove_spawners.containers.archives import ImageArchive
-from perijove_spawners.containers.connection import Connection, FaultError, RefusedError, plain
+from perijove_spawners.containers.connection import Connection, FaultError, RefusedError, plain, tell
 from perijove_spawners.containers.container import INSTALLATION, PROBE, EngineOptions
 from perijove_spawners.containers.identity import FILES, LARGEST, from_archive
 from perijove_spawners.containers.program import SHELL, OwnProgram
+from perijove_spawners.containers.pulling import Progress, error_of
 from perijove_spawners.containers.reading import image_id
-from perijove_spawners.launcher import ARCHIVES, Archive, ImageMissingError, LaunchError
+from perijove_spawners.containers.registry_access import GRACE, RegistryAccess, auth_of
+from perijove_spawners.launcher import ARCHIVES, Archive, ImageMissingError, LaunchError, RegistryLogin
 
 FRESH = 5.0
+PAUSES = (1.0, 4.0)
+"""Seconds before a registry that is silent is asked again."""
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
 
 
@@ -33,14 +37,22 @@ class Image:
 
     id: str
     own: OwnProgram
+    names: tuple[str, ...] = ()
+    """All that it goes by, with tag or digest."""
 
 
 class Images:
     """What one engine can run."""
 
-    def __init__(self, connection: Connection, options: EngineOptions) -> None:
+    def __init__(
+        self, connection: Connection, options: EngineOptions, directory: Path, *, distribution: bool
+    ) -> None:
         self._connection = connection
         self._options = options
+        self._access = RegistryAccess(directory / "private-repositories")
+        self._distribution = distribution
+        """Whether the engine asks registries for manifests; else an image is pulled once more for that."""
+        self._pulled: dict[tuple[str, bytes], float] = {}
         self._found: dict[str, tuple[float, Image]] = {}
         self._shells: dict[str, bool] = {}
         """By image id: whether there is a shell."""
@@ -71,34 +83,103 @@ class Images:
             raise
         config = image.get("Config") or {}
         own = OwnProgram(tuple(config.get("Entrypoint") or ()), tuple(config.get("Cmd") or ()))
-        return Image(image_id(image["Id"]), own)
+        names = (*(image.get("RepoTags") or ()), *(image.get("RepoDigests") or ()))
+        return Image(image_id(image["Id"]), own, names)
 
-    async def provide(self, reference: str, say: Callable[[str], None]) -> None:
-        """Have `reference` on the engine: pull it when it is not there and the operator lets us.
+    async def provide(
+        self,
+        reference: str,
+        say: Callable[[str], None],
+        *,
+        login: RegistryLogin | None = None,
+        pull: str | None = None,
+    ) -> None:
+        """Have `reference` on the engine, for somebody with this `login` at its registry or none.
 
-        :class:`ImageMissingError` says why it cannot be had. Pulled once, however many wait for it.
+        `pull`: ``missing``, ``always`` or ``never``, by default as the operator has it. Pulled once, however
+        many wait for it. :class:`ImageMissingError` says why it cannot be had.
         """
-        if await self.find(reference):
-            return
+        pull, begun = pull or self._options.pull, time.monotonic()
+        present = await self.find(reference)
         if reference.startswith(ARCHIVES):
-            raise ImageMissingError(f"image {reference} is not on this node any more")
-        if self._options.pull == "never":
+            if not present:
+                raise ImageMissingError(f"image {reference} is not on this node any more")
+            return
+        if present and (pull != "always" and not self._access.to_ask(reference, present.names)):
+            return
+        if not present and pull == "never":
             raise ImageMissingError(f"image {reference} is not on this node, and nothing is pulled here")
-        say(f"pulling image {reference}")
         async with self._pulls.setdefault(reference, asyncio.Lock()):
-            if not await self.find(reference):
-                await self._pull(reference)
+            present = await self.find(reference)
+            if present and (
+                pull != "always" or self._pulled.get((reference, self._access.key(login)), 0.0) > begun
+            ):
+                await self._must_be_let_in(reference, present, login)
+            else:
+                await self._pull(reference, login, say)
+                self._pulled[reference, self._access.key(login)] = time.monotonic()
 
-    async def _pull(self, reference: str) -> None:
-        limit = self._options.pull_timeout
+    async def _must_be_let_in(self, reference: str, image: Image, login: RegistryLogin | None) -> None:
+        """:class:`LaunchError` unless the registry gives the image, which is here, to this login, too."""
+        access = self._access
+        if not access.to_ask(reference, image.names) or access.was_let_in(reference, login):
+            return
         try:
-            await asyncio.wait_for(self._connection.slow(lambda: self._pull_now(reference)), limit)
+            await self._connection.slow(lambda: self._ask_registry(reference, login))
         except (RefusedError, FaultError) as error:
-            raise ImageMissingError(f"image {reference} cannot be pulled: {error}") from error
+            refused = error_of(reference, login, str(error))
+            if refused.transient and access.was_let_in(reference, login, GRACE):
+                return
+            if not refused.transient:
+                access.shut_out(reference, login)
+            raise refused from error
+        access.let_in(reference, login)
+
+    def _ask_registry(self, reference: str, login: RegistryLogin | None) -> None:
+        if self._distribution:
+            self._connection.api.inspect_distribution(reference, auth_config=auth_of(reference, login))
+        else:
+            self._found.pop(reference, None)
+            self._pull_now(reference, login, lambda _text: None)
+
+    async def _pull(self, reference: str, login: RegistryLogin | None, say: Callable[[str], None]) -> None:
+        limit, loop = self._options.pull_timeout, asyncio.get_running_loop()
+        said = f"pulling image {reference}"
+        say(said)
+        if login is not None:
+            await asyncio.to_thread(self._access.note_private, reference)
+
+        def tell_progress(text: str) -> None:
+            tell(loop, say, f"{said}: {text}")
+
+        try:
+            async with asyncio.timeout(limit):
+                await self._pull_patiently(reference, login, tell_progress, say)
         except TimeoutError:
             raise ImageMissingError(f"image {reference} did not arrive within {limit:g} s") from None
+        self._found.pop(reference, None)
         if not await self.find(reference):
             raise ImageMissingError(f"image {reference} was pulled and is not there")
+        self._access.let_in(reference, login)
+
+    async def _pull_patiently(
+        self,
+        reference: str,
+        login: RegistryLogin | None,
+        progress: Callable[[str], None],
+        say: Callable[[str], None],
+    ) -> None:
+        for pause in (*PAUSES, None):
+            try:
+                await self._connection.slow(lambda: self._pull_now(reference, login, progress))
+            except (RefusedError, FaultError) as error:
+                failed = error_of(reference, login, str(error))
+                if pause is None or not failed.transient:
+                    raise failed from error
+                say(f"{failed}; trying again")
+                await asyncio.sleep(pause)
+            else:
+                return
 
     async def load(self, archive: Archive, folder: Path, say: Callable[[str], None]) -> str:
         """Have the image in `archive` on the engine; the name it has there. `folder` holds it meanwhile."""
@@ -147,10 +228,14 @@ class Images:
             raise RefusedError(400, f"the image cannot be loaded: {plain('; '.join(errors) or answer.text)}")
         return archive.image_id
 
-    def _pull_now(self, reference: str) -> None:
-        for line in self._connection.api.pull(reference, stream=True, decode=True):
+    def _pull_now(self, reference: str, login: RegistryLogin | None, progress: Callable[[str], None]) -> None:
+        """Whatever login the agent's own account has at registries is not used: it is nobody's who asks."""
+        auth, arrived = auth_of(reference, login), Progress()
+        for line in self._connection.api.pull(reference, stream=True, decode=True, auth_config=auth):
             if error := line.get("error"):
                 raise RefusedError(404, plain(str(error)))
+            if news := arrived.heard(line):
+                progress(news)
 
     async def account_files(self, reference: str, installation: str) -> Mapping[str, str]:
         """The image's ``passwd`` and ``group``, read from a container that is never started."""

@@ -85,7 +85,8 @@ class EngineLauncher:
         self._connection = Connection(self.name, self._options.url, context.note)
         self._containers = Inventory(self._connection, self._installation)
         self._networks = OwnerNetworks(self._connection, self._installation)
-        self._images = Images(self._connection, self._options)
+        asks = self.dialect.distribution
+        self._images = Images(self._connection, self._options, context.directory, distribution=asks)
         self._identities = Identities(context.directory)
         self._archives = context.directory / "archives"
         self.capabilities = Capabilities(
@@ -153,7 +154,7 @@ class EngineLauncher:
     async def prepare(self, launch: Launch, say: Callable[[str], None]) -> None:
         """Have the image on the engine."""
         if launch.image:
-            await self._images.provide(launch.image, say)
+            await self._images.provide(launch.image, say, login=launch.login, pull=launch.pull)
 
     async def load(self, archive: Archive, say: Callable[[str], None]) -> str:
         """Have the image of an archive on the engine."""

@@ -22,6 +22,7 @@ class PodmanLauncher(EngineLauncher):
         # told to have none, it makes a timer to look for its health
         no_healthcheck=False,
         cdi=True,
+        distribution=False,
         loses_oom=True,
     )
 

@@ -234,11 +234,12 @@ def hide_in_files(folder: Path, account: Account, mask: Mask) -> None:
     if not mask:
         return
     for name, owner in (("stdout", None), ("stderr", None), ("job/display.jsonl", account.uid)):
-        with contextlib.suppress(FileNotFoundError):
-            try:
-                _hide(folder, name, owner, mask)
-            except OSError as error:
-                log.warning("%s of %s cannot be masked: %s", name, folder.name, error)
+        try:
+            _hide(folder, name, owner, mask)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            log.warning("%s of %s cannot be masked: %s", name, folder.name, error.strerror)
 
 
 def _hide(folder: Path, name: str, owner: int | None, mask: Mask) -> None:
