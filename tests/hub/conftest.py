@@ -235,7 +235,7 @@ class Tokens:
         return next((one.admin for one in self.callers.values() if one.name == name), None)
 
     async def issued(self, caller: Caller) -> float:
-        return time.time()
+        return 1.0
 
 
 @pytest.fixture
