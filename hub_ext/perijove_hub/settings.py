@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -18,10 +19,13 @@ from pydantic_settings import (
 
 from perijove.model import parse_duration, parse_size
 from perijove_hub.auth.configuration import LoginSettings
+from perijove_hub.policy.volumes import HOME, wrong_path, wrong_target
 from perijove_hub.secrets.registries import RegistrySetting
 from perijove_hub.users.configuration import GuestSettings, MailSettings, UidRange
 
 NOTEBOOK_IMAGE = "perijove-notebook:latest"
+_REPOSITORY = re.compile(r"(:[^/:@]*)?(@.*)?$")
+"""What stands after the repository in a reference of an image."""
 
 
 def default_state() -> Path:
@@ -55,7 +59,7 @@ class VolumeSetting(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: str
-    """Path on the node; ``{user}`` and ``{home}`` are replaced."""
+    """Path on the node; ``{user}``, ``{project}`` and ``{home}`` are replaced."""
     target: str
     """Path in the job; likewise. Plain processes see the source instead."""
     read_only: bool = False
@@ -111,15 +115,16 @@ class Settings(BaseSettings):
     default_image: str = NOTEBOOK_IMAGE
     """Image of jobs that name none, where the launcher runs containers."""
     images: list[str] = []
-    """Patterns of images users may ask for. Empty: in mode ``single`` any, else those of the default image's
-    repository, and archives (``archive:*``)."""
+    """Patterns of images users may ask for, beside those of the policy. Empty: in mode ``single`` any, else
+    those of the default image's repository, and archives (``archive:*``)."""
     default_launcher: str | None = None
     """Launcher of jobs that name none; by default the first that a node offers."""
     networks: list[str] = []
-    """Networks that users may ask for: ``none``, ``bridge``, ``user``, ``host``. Empty: in mode ``single``
-    any, else all but ``host``, from where a container reaches what listens on the node for itself alone."""
+    """Networks that users may ask for: ``none``, ``bridge``, ``user``, ``project``, ``host``. Empty: in mode
+    ``single`` any, else all but ``host``, from where a container reaches what listens on the node for itself
+    alone. Whom the policy grants it may have ``host`` all the same."""
     volumes: dict[str, VolumeSetting] = {}
-    """Volumes beside ``home``."""
+    """Volumes beside ``home``; the policy may have more."""
     registries: dict[str, RegistrySetting] = {}
     """Logins at image registries, by ``HOST`` or ``HOST:PORT``, for everybody who has none of their own."""
     secret_key_file: Path | None = None
@@ -177,6 +182,16 @@ class Settings(BaseSettings):
     def _quota(cls, value: Any) -> int | None:
         return None if value is None else parse_size(value)
 
+    @field_validator("volumes")
+    @classmethod
+    def _volumes(cls, value: dict[str, VolumeSetting]) -> dict[str, VolumeSetting]:
+        for name, volume in value.items():
+            if name == HOME:
+                raise ValueError(f"the volume {HOME} is everybody's own; give this one another name")
+            if said := wrong_path(volume.source) or wrong_target(volume.target):
+                raise ValueError(f"{name}: {said}")
+        return value
+
     @model_validator(mode="after")
     def _place(self) -> Self:
         self.store = self.store or f"file://{(self.state / 'store').absolute()}"
@@ -224,12 +239,13 @@ class Settings(BaseSettings):
             return [*self.images, self.default_image]
         if self.mode == "single":
             return ["*"]
-        return [f"{self.default_image.partition(':')[0]}:*", "archive:*"]
+        return [f"{_REPOSITORY.sub('', self.default_image)}:*", "archive:*"]
 
     @property
     def allowed_networks(self) -> list[str]:
         """Those in force for containers."""
-        return self.networks or ["none", "bridge", "user", *(["host"] if self.mode == "single" else [])]
+        usual = ["none", "bridge", "user", "project"]
+        return self.networks or [*usual, *(["host"] if self.mode == "single" else [])]
 
     @classmethod
     def settings_customise_sources(

@@ -7,29 +7,24 @@ from dataclasses import dataclass
 
 from perijove.model import FieldError, InvalidSpecError, Job, JobSpec
 from perijove_hub.accounts import Identity
-from perijove_hub.admission.fields import (
-    NOT_YET,
-    dependency_errors,
-    expand,
-    image_errors,
-    network_errors,
-    path_errors,
-    targets,
-    unsupported,
-)
+from perijove_hub.admission.fields import NOT_YET, dependency_errors, path_errors, unsupported
 from perijove_hub.admission.files import archive_errors, file_errors, output_errors, program_errors
 from perijove_hub.admission.fit import fit_errors
+from perijove_hub.admission.grants import grant_errors, network_errors
+from perijove_hub.admission.guests import for_guest, guest_errors
+from perijove_hub.admission.images import choose_image
 from perijove_hub.admission.rights import (
     choose_partition,
     project_errors,
     reservation_errors,
     signal_errors,
-    volume_errors,
 )
+from perijove_hub.admission.secrets import secret_errors
 from perijove_hub.admission.site import Asker, Site, shape_of
+from perijove_hub.admission.volumes import choose_volumes
 from perijove_hub.policy.times import time_limit_of
 
-__all__ = ["NOT_YET", "Admitted", "Asker", "Site", "admit", "expand", "targets"]
+__all__ = ["NOT_YET", "Admitted", "Asker", "Site", "admit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +52,32 @@ def admit(
     for. Raises :class:`InvalidSpecError` with one :class:`FieldError` for each thing wrong, and
     :class:`UnavailableError` while no node is known.
     """
-    launcher, settings = site.launcher(spec), site.settings
+    launcher = site.launcher(spec)
     if spec.project is None and asker.default_project is not None:
         spec = spec.model_copy(update={"project": asker.default_project})
+    spec = for_guest(spec, launcher, asker.guest)
+    outside = project_errors(spec, asker)
+    # What a project may have, only those in it are told.
+    own = spec.model_copy(update={"project": None}) if outside else spec
+    image = choose_image(own, launcher, site, asker)
+    volumes = choose_volumes(own, identity, site, asker, mounted=launcher.containers)
+    if image.constraints:
+        spec = spec.model_copy(update={"constraints": {**spec.constraints, **image.constraints}})
     chosen = choose_partition(spec, site, asker)
-    limit, too_long = time_limit_of(spec, site.policy, chosen.partition, longest=settings.max_time)
+    limit, too_long = time_limit_of(spec, site.policy, chosen.partition, longest=site.settings.max_time)
     errors: list[FieldError] = [
         *unsupported(spec, launcher),
-        *image_errors(spec, launcher, settings),
-        *network_errors(spec, launcher, settings),
+        *image.errors,
+        *grant_errors(own, launcher, asker),
+        *network_errors(own, launcher, site, asker),
+        *guest_errors(spec, launcher, asker.guest),
         *archive_errors(spec, launcher),
         *program_errors(spec, launcher),
-        *output_errors(spec, launcher, targets(spec, identity, settings)),
-        *project_errors(spec, asker),
-        *volume_errors(spec, site, asker),
-        *path_errors(spec, identity, launcher, settings),
+        *output_errors(spec, launcher, volumes.targets),
+        *outside,
+        *volumes.errors,
+        *secret_errors(spec, asker),
+        *path_errors(spec, launcher, volumes.targets),
         *chosen.errors,
         *([too_long] if too_long else signal_errors(spec, limit)),
         *(reserved := reservation_errors(spec, limit, site.policy, asker, now)),
@@ -83,8 +89,8 @@ def admit(
     if errors:
         raise InvalidSpecError(errors=errors)
     changes: dict[str, object] = {}
-    if launcher.containers and spec.image is None:
-        changes["image"] = settings.default_image
+    if image.image != spec.image:
+        changes["image"] = image.image
     if limit != spec.time_limit:
         changes["time_limit"] = limit
     if chosen.partition != spec.partition:

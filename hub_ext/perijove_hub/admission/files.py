@@ -7,18 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from perijove.model import Capabilities, FieldError, JobSpec
-from perijove_spawners.launcher import ARCHIVE, ARCHIVES
+from perijove_hub.policy.volumes import SYSTEM_TARGETS
+from perijove_spawners.launcher import ARCHIVE
 from perijove_spawners.places import Place, lies_in
 
-_SYSTEM = (
-    "/bin", "/boot", "/dev", "/etc", "/in", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/run", "/sbin",
-    "/sys", "/usr",
-)  # fmt: skip
-"""Folders of a container that no output may take the place of."""
 _MOST_FOLDERS = 32
 _ARCHIVE = re.compile(rf"{ARCHIVE}(sha256:[0-9a-f]{{64}})")
-_LOADED = re.compile(rf"(localhost/)?{re.escape(ARCHIVES.removeprefix('localhost/'))}.*")
-"""An archive's image by its name on engines, under which anybody could run it."""
 
 
 def files_of(spec: JobSpec) -> dict[str, str]:
@@ -43,9 +37,7 @@ def file_errors(spec: JobSpec, owns: Callable[[str], bool]) -> list[FieldError]:
 def archive_errors(spec: JobSpec, launcher: Capabilities) -> list[FieldError]:
     """Whether an image given as an archive is well written, and the launcher loads archives."""
     image = spec.image or ""
-    if _LOADED.fullmatch(image):
-        text = f"an image that came as an archive is named {ARCHIVE}sha256:..., by the archive's digest"
-    elif not image.startswith(ARCHIVE):
+    if not image.startswith(ARCHIVE):
         return []
     elif not _ARCHIVE.fullmatch(image):
         text = f"must be {ARCHIVE}sha256: and the 64 hexadecimal digits of an uploaded file"
@@ -109,7 +101,7 @@ def _wrong_descriptor(number: int, spec: JobSpec, launcher: Capabilities) -> str
 def _wrong_folder(folder: str, volumes: Sequence[str]) -> str:
     if folder == "/":
         return "a file directly in / cannot be kept; write it into a folder, as /data/result.csv"
-    if top := next((top for top in _SYSTEM if lies_in(folder, top)), None):
+    if top := next((top for top in SYSTEM_TARGETS if lies_in(folder, top)), None):
         said = f"folder {folder} would become one of the job's own, which none in {top} may"
         return f"{said}; use another, as /data"
     volume = next((one for one in volumes if lies_in(folder, one) or lies_in(one, folder)), None)

@@ -1,14 +1,12 @@
-"""What a policy lets a user ask for: project, partition, reservation, volumes, a warning in time."""
+"""What a policy lets a user ask for: project, partition, reservation, a warning in time."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from perijove.model import FieldError, JobSpec, format_duration
 from perijove_hub.admission.site import Asker, Site
 from perijove_hub.policy.document import Policy
-from perijove_hub.settings import Settings
 
 
 def project_errors(spec: JobSpec, asker: Asker) -> list[FieldError]:
@@ -65,33 +63,6 @@ def reservation_errors(
         text = f"reservation {name} has {format_duration(left)} left for it"
         return [FieldError("time_limit", format_duration(limit), text)]
     return []
-
-
-def volumes_of(settings: Settings, asker: Asker, project: str | None) -> list[str]:
-    """Volumes of the site's list that the user may ask for, beside ``home``."""
-    mine = {
-        name
-        for name, volume in settings.volumes.items()
-        if any(fnmatchcase(asker.name, pattern) for pattern in volume.users)
-    }
-    rules = asker.policy.projects.get(project or "")
-    if rules is not None:
-        mine |= {name for name in rules.volumes if name in settings.volumes}
-    return sorted(mine)
-
-
-def volume_errors(spec: JobSpec, site: Site, asker: Asker) -> list[FieldError]:
-    """Whether the user has the volumes asked for."""
-    wanted = [request.name for request in spec.volumes if request.name != "home"]
-    if not wanted:
-        return []
-    mine = volumes_of(site.settings, asker, spec.project)
-    known = ", ".join(["home", *mine])
-    return [
-        FieldError("volumes", name, f"there is no such volume for you; you have: {known}")
-        for name in wanted
-        if name not in mine
-    ]
 
 
 def signal_errors(spec: JobSpec, limit: float | None) -> list[FieldError]:

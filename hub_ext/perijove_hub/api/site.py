@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from perijove.model import NodeState, PerijoveError, UnavailableError
-from perijove_hub.admission.rights import volumes_of
+from perijove_hub.admission.volumes import volumes_of
 from perijove_hub.api.desk import asker_of
 from perijove_hub.api.finding import Who, controller_of
 

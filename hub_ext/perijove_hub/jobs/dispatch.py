@@ -18,6 +18,7 @@ from perijove.model import (
     State,
     UnavailableError,
 )
+from perijove_hub.admission.lists import Lists
 from perijove_hub.jobs.core import Core
 from perijove_hub.jobs.effects import (
     Effect,
@@ -50,6 +51,7 @@ class Dispatch:
         self._core = core
         self.freezing: dict[Attempt, asyncio.Task[Any]] = {}
         """Suspensions and resumptions that a node is at: whoever asked for one may wait for it."""
+        self._lists: Lists | None = None
 
     def perform(self, effects: Sequence[Effect]) -> None:
         """Do all of it; returns at once."""
@@ -95,6 +97,7 @@ class Dispatch:
                 core.identify(job.owner),
                 core.settings,
                 node,
+                self._listed(),
                 gang=core.board.nodes_of_gang(job),
                 grace=core.board.policy.grace,
                 fence=core.fabric.fence,
@@ -105,6 +108,13 @@ class Dispatch:
             core.board.apply(job_id, Ended(outcome), core.clock())
             core.wake.set()
             return None
+
+    def _listed(self) -> Lists:
+        """Images and volumes as the policy has them now."""
+        core = self._core
+        if self._lists is None or self._lists.policy is not core.board.policy:
+            self._lists = Lists(core.settings, core.board.policy)
+        return self._lists
 
     def _freeze(self, effect: SendSuspend | SendResume, node: str, attempt: Attempt) -> None:
         task = self._core.spawn(self._frozen(effect, node, attempt))

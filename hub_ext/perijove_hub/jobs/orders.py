@@ -9,11 +9,11 @@ from typing import Any
 
 from perijove.model import Job, JobSpec, Node
 from perijove_hub.accounts import Identity
-from perijove_hub.admission import expand
+from perijove_hub.admission.lists import Lists
+from perijove_hub.admission.volumes import mounts_of
 from perijove_hub.jobs.arrays import variables
 from perijove_hub.jobs.lifecycle import attempt_of
 from perijove_hub.settings import Settings
-from perijove_spawners.launcher import Mount
 from perijove_spawners.protocol import Order
 
 RUNNER = ("python", "-m", "perijove.runner")
@@ -25,6 +25,7 @@ def order_of(
     identity: Identity,
     settings: Settings,
     node: Node,
+    lists: Lists,
     *,
     gang: Sequence[str] = (),
     grace: float | None = None,
@@ -50,9 +51,10 @@ def order_of(
         script=spec.script,
         args=tuple(spec.args),
         image=spec.image,
+        pull=lists.pull_of(spec.image, spec.project),
         env={**variables(job, gang), **_parameters(spec), **spec.env},
         cwd=spec.cwd,
-        mounts=mounts_of(spec, identity, settings),
+        mounts=mounts_of(spec, job.owner, identity, lists.volumes),
         make_home=identity.managed,
         inputs=inputs_of(spec),
         outputs=outputs_of(spec),
@@ -134,16 +136,3 @@ def outputs_of(spec: JobSpec) -> dict[str, str]:
     elif spec.notebook and not spec.output_notebook:
         made = {"notebook.ipynb": "file:notebook.ipynb"}
     return {**spec.outputs, **made}
-
-
-def mounts_of(spec: JobSpec, identity: Identity, settings: Settings) -> tuple[Mount, ...]:
-    """The volumes asked for, none of a sealed job; a request can lower a volume's mode and never raise it."""
-    mounts = []
-    for request in () if spec.sealed else spec.volumes:
-        if request.name == "home":
-            mounts.append(Mount(identity.home_source, identity.account.home, request.read_only))
-            continue
-        volume = settings.volumes[request.name]
-        source, target = expand(volume.source, identity), expand(volume.target, identity)
-        mounts.append(Mount(source, target, request.read_only or volume.read_only))
-    return tuple(mounts)

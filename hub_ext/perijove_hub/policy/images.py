@@ -68,6 +68,8 @@ class ImageEntry(Audience):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.features and self.runenv is None:
+            raise ValueError("features are those of a runenv; give it too")
         own = Reference.parse(self.image).digest
         if own and self.digest and own != self.digest:
             raise ValueError("image and digest name two digests; leave out one of them")
@@ -132,6 +134,11 @@ class Convention(Audience):
         parts = [part for one in (runenv, feature) if one for part in (one.name, one.version or "")]
         name = f"{self.prefix}{'-'.join(parts)}".lower()
         return f"{f'{self.registry}/' if self.registry else ''}{name}:{self.tag}"
+
+    def spells(self, reference: Reference) -> bool:
+        """Whether an image is called as this convention calls images."""
+        some = Reference.parse(self.image_of(Named("a", "1"), None)).name
+        return reference.name.startswith(some.removesuffix("a-1")) and reference.tag == self.tag
 
 
 def default_errors(images: dict[str, ImageEntry]) -> list[tuple[str, str]]:

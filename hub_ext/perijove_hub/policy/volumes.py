@@ -10,6 +10,7 @@ from pydantic import field_validator
 
 from perijove.model.values import Title
 from perijove_hub.policy.who import Audience
+from perijove_spawners.places import lies_in
 
 HOME = "home"
 """The name of everybody's own, which no other volume may have."""
@@ -24,11 +25,6 @@ SYSTEM_SOURCES = ("/boot", "/dev", "/etc", "/proc", "/root", "/run", "/sys", "/v
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f:,]")
 PLACES = ("user", "project", "home")
-
-
-def lies_in(path: str, top: str) -> bool:
-    """Whether `path` is `top` or below it."""
-    return path == top or path.startswith(top.rstrip("/") + "/")
 
 
 def overlap(one: str, other: str) -> bool:
