@@ -38,6 +38,13 @@ def up(
     on_exit: Annotated[
         OnExit, typer.Option(help="Whether running jobs go on or are stopped.")
     ] = OnExit.LEAVE,
+    scheduler_host: Annotated[
+        str,
+        typer.Option(
+            help="Address of this machine by which nodes on others reach it.",
+            envvar="PERIJOVE_SCHEDULER_HOST",
+        ),
+    ] = "127.0.0.1",
 ) -> None:
     """Run Perijove on this machine until Ctrl-C.
 
@@ -56,6 +63,7 @@ def up(
         port=port,
         launcher=launcher,
         on_exit=on_exit.value,
+        scheduler_host=scheduler_host,
     )
     try:
         run(options)

@@ -16,13 +16,12 @@ from typing import Any
 
 import psutil
 import pytest
-from distributed.security import Security
 from waiting import until, wait_until
 
 from perijove.model import Account, Attempt, Node, Outcome, ReasonCode, Slot, State, UnavailableError
 from perijove_spawners.fabric.dask_fabric import DaskFabric
 from perijove_spawners.fabric.scheduler import read_address
-from perijove_spawners.fabric.tls import PAIR, ensure_tls
+from perijove_spawners.fabric.tls import AUTHORITY, ensure_tls
 from perijove_spawners.launcher import LaunchError, StaleFenceError
 from perijove_spawners.protocol import Order, Report, ReportKind
 
@@ -38,7 +37,7 @@ class Cluster:
         # Jobs of other accounts than the agent's pass through.
         directory.chmod(0o755)
         self.address_file = directory / "scheduler.json"
-        self.security = ensure_tls(directory / "tls")
+        self.security = ensure_tls(directory / "tls", "service")
         self.scheduler: subprocess.Popen[bytes]
         self.node: subprocess.Popen[bytes]
 
@@ -273,55 +272,22 @@ async def test_nobody_connects_without_the_key(cluster: Cluster, tmp_path: Path)
     address = read_address(cluster.address_file)
     assert address
     host, _, port = address.removeprefix("tls://").rpartition(":")
-    context = ssl.create_default_context(cafile=str(cluster.directory / "tls" / PAIR))
+    context = ssl.create_default_context(cafile=str(cluster.directory / "tls" / AUTHORITY))
     context.check_hostname = False
     reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
     writer.write(b"x" * 64)
     # In TLS 1.3 the refusal arrives with the first read.
     with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
         await reader.readexactly(1)
-    strangers = ensure_tls(tmp_path / "other")
+    strangers = ensure_tls(tmp_path / "other", "service")
     fabric = DaskFabric(address, strangers, patience=0.5)
     with pytest.raises(UnavailableError, match="does not answer"):
         await fabric.open()
     await fabric.close()
 
 
-def test_the_pair_is_made_once_and_strict_verification_accepts_it(tmp_path: Path) -> None:
-    first = ensure_tls(tmp_path / "tls")
-    content = (tmp_path / "tls" / PAIR).read_bytes()
-    ensure_tls(tmp_path / "tls")
-    assert isinstance(first, Security) and first.require_encryption
-
-    pair = tmp_path / "tls" / PAIR
-    assert pair.read_bytes() == content
-    assert pair.stat().st_mode & 0o777 == 0o600 and pair.parent.stat().st_mode & 0o777 == 0o700
-    assert [p.name for p in pair.parent.iterdir()] == [PAIR]
-    server, client = (
-        ssl.create_default_context(purpose, cafile=str(pair))
-        for purpose in (ssl.Purpose.CLIENT_AUTH, ssl.Purpose.SERVER_AUTH)
-    )
-    for context in (server, client):
-        context.load_cert_chain(pair)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.verify_flags |= ssl.VERIFY_X509_STRICT
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ends = [
-        client.wrap_bio(to_client, to_server, server_hostname="perijove"),
-        server.wrap_bio(to_server, to_client, server_side=True),
-    ]
-    for _ in range(4):
-        for end in ends:
-            try:
-                end.do_handshake()
-            except ssl.SSLWantReadError:
-                continue
-    assert all(end.version() == "TLSv1.3" and end.getpeercert() for end in ends)
-
-
 async def test_a_scheduler_that_is_not_there_is_named(tmp_path: Path) -> None:
-    fabric = DaskFabric(str(tmp_path / "none.json"), ensure_tls(tmp_path / "tls"), patience=0.1)
+    fabric = DaskFabric(str(tmp_path / "none.json"), ensure_tls(tmp_path / "tls", "service"), patience=0.1)
     with pytest.raises(UnavailableError, match=r"none\.json does not answer"):
         await fabric.open()
     await fabric.close()

@@ -76,7 +76,7 @@ class Cluster:
         port = self.ports.setdefault("scheduler", free_port(self.host))
         argv = ["--host", self.host, "--port", str(port), "--tls", str(self.state / "tls")]
         process = self._add("scheduler", "perijove_spawners.fabric.scheduler", argv)
-        wait_until((self.state / "tls/dask.pem").exists, "the key of the links", 60)
+        wait_until((self.state / "tls/ca.pem").exists, "the key of the links", 60)
         return process
 
     @property
@@ -103,6 +103,14 @@ class Cluster:
         argv += ["--store", f"file://{self.state / 'store'}", "--memory", "8G", "--gpus", "none", *options]
         within = ["ip", "netns", "exec", namespace] if namespace else []
         return self._add(name, "perijove_hub", argv, env, within)
+
+    def joining(self, name: str, token: str, *options: str) -> Process:
+        """A node on which nothing was set up but a token."""
+        file = self.folder / f"{name}.token"
+        file.write_text(token)
+        argv = ["node", "--name", name, "--state", str(self.folder / name), "--gpus", "none", *options]
+        argv += ["--join", f"http://127.0.0.1:{self.ports['serve']}", "--token-file", str(file)]
+        return self._add(name, "perijove_hub", argv)
 
     def _add(
         self,

@@ -31,6 +31,8 @@ class UpOptions:
     """0 means any free one."""
     launcher: str | None = None
     on_exit: Literal["leave", "stop"] = "leave"
+    scheduler_host: str = LOOPBACK
+    """Address of this host by which nodes on others reach the Dask scheduler."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Plan:
 def ports_wanted(options: UpOptions, choice: LauncherChoice) -> dict[str, tuple[str, ...]]:
     """The ports to be chosen, each with the addresses where it must be free."""
     service = tuple(dict.fromkeys([LOOPBACK, choice.gateway]))
-    wanted: dict[str, tuple[str, ...]] = {"scheduler": (LOOPBACK,)}
+    wanted: dict[str, tuple[str, ...]] = {"scheduler": (options.scheduler_host,)}
     if options.hub:
         wanted |= {"service": service, "hub": (choice.gateway,), "proxy": (LOOPBACK,)}
     if options.port == 0:
@@ -77,11 +79,11 @@ def make_plan(
     common = {
         **env,
         "PERIJOVE_STATE": str(options.state),
-        "PERIJOVE_SCHEDULER": f"tls://{LOOPBACK}:{ports['scheduler']}",
+        "PERIJOVE_SCHEDULER": _scheduler_url(options.scheduler_host, ports["scheduler"]),
         "PERIJOVE_DEFAULT_LAUNCHER": choice.name,
     }
     fabric = (
-        _scheduler(ports["scheduler"], common),
+        _scheduler(options.scheduler_host, ports["scheduler"], common),
         _node(options, choice, installation, common),
     )
     url = f"http://{_name(options.host)}:{public}"
@@ -124,8 +126,12 @@ def _hub(hub: HubOptions, env: Mapping[str, str]) -> Program:
     return Program("hub", _module("jupyterhub", "-f", _config_file()), {**env, **own}, grace=30)
 
 
-def _scheduler(port: int, env: Mapping[str, str]) -> Program:
-    arguments = ["--host", LOOPBACK, "--port", str(port), "--tls", str(Path(env["PERIJOVE_STATE"]) / "tls")]
+def _scheduler_url(host: str, port: int) -> str:
+    return f"tls://[{host}]:{port}" if ":" in host else f"tls://{host}:{port}"
+
+
+def _scheduler(host: str, port: int, env: Mapping[str, str]) -> Program:
+    arguments = ["--host", host, "--port", str(port), "--tls", str(Path(env["PERIJOVE_STATE"]) / "tls")]
     return Program("scheduler", _module("perijove_spawners.fabric.scheduler", *arguments), env)
 
 
@@ -142,7 +148,7 @@ def _node(options: UpOptions, choice: LauncherChoice, installation: str, env: Ma
         "--launcher": ",".join(launchers),
     }
     command = _module("perijove_hub", "node", *(word for pair in arguments.items() for word in pair))
-    needs = state / "tls" / "dask.pem"
+    needs = state / "tls" / "ca.pem"
     # It makes directories that the accounts of jobs pass through.
     return Program("node", command, env, grace=20, needs=needs, umask=0o022)
 

@@ -45,6 +45,7 @@ def _store(state: Path) -> dict[str, str]:
 
 def run(options: UpOptions) -> None:
     """Keep Perijove running until SIGINT or SIGTERM. Raises :class:`OperatorError`."""
+    _check_scheduler_host(options.scheduler_host)
     prepare_state(options.state)
     with StateLock(options.state):
         if left := end_leftovers(options.state / "run"):
@@ -104,6 +105,13 @@ def closed_to_others(options: UpOptions, launcher: str) -> list[str]:
                 f"Only root can pass through {closed[0]}: jobs of others cannot use {what} in {path}"
             )
     return found
+
+
+def _check_scheduler_host(host: str) -> None:
+    if host in {"", "0.0.0.0", "::"}:  # noqa: S104
+        raise OperatorError("--scheduler-host: give the one address by which other hosts reach this one")
+    if not is_free(host, 0):
+        raise OperatorError(f"--scheduler-host: {host} is no address of this machine")
 
 
 def _check_public_port(options: UpOptions, plan: Plan) -> None:

@@ -29,7 +29,7 @@ async def run_scheduler(host: str, port: int, tls: Path, address_file: Path | No
     `port` 0 takes the one in `address_file` when it can, else any. The address is written there.
     """
     configure_dask()
-    security = ensure_tls(tls)
+    security = ensure_tls(tls, "scheduler")
     known = _known_port(address_file) if port == 0 else 0
     try:
         scheduler = await _listening(host, known or port, security)
@@ -83,7 +83,7 @@ def _write(file: Path, address: str) -> None:
 
 
 def scheduler(
-    tls: Annotated[Path, typer.Option(help="Directory of the links' key; made when missing.")],
+    tls: Annotated[Path, typer.Option(help="Directory of the links' keys; made when missing.")],
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: the one used before, or any.")] = 0,
     address_file: Annotated[Path | None, typer.Option(help="Where to leave the address, as JSON.")] = None,

@@ -1,105 +1,254 @@
-"""The key of the Dask links: one pair for all parties of an installation, made once and kept.
+"""Keys and certificates of the Dask links: both ends of each prove that they belong to this Perijove.
 
-Whoever holds it may send work to every node; so it lies in a directory of mode 0700, and both ends of
-every connection prove that they have it. A remote node gets a copy by the operator's hand.
+The installation is its own authority. Service, scheduler and each node have a key of their own, with a
+certificate that the authority signed; its key stays in the service's directory (mode 0700)::
+
+    ca.key, ca.pem     the authority
+    service.pem, scheduler.pem, node.pem     a party's certificate and key
+
+What connects with such a certificate may have any other party run code: Dask knows no roles. So a certificate
+is as good as the host it lies on, which is what a node is trusted with anyway.
 """
 
 from __future__ import annotations
 
 import datetime
+import fcntl
 import os
 import secrets
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
+from typing import Literal, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from distributed.security import Security
 
-PAIR = "dask.pem"
-YEARS = 20
+Party = Literal["service", "scheduler", "node"]
+AUTHORITY, AUTHORITY_KEY = "ca.pem", "ca.key"
+SHARED = "dask.pem"
+"""The one key pair that all parties of earlier versions had, which is its own authority."""
+AUTHORITY_YEARS, YEARS = 20, 5
+RENEW = datetime.timedelta(days=365)
+"""A party's certificate is made anew, where the authority is, when no more than this is left of it."""
+SKEW = datetime.timedelta(days=1)
+"""Clocks of hosts differ."""
 
 
-def ensure_tls(directory: Path) -> Security:
-    """Security of an installation's Dask links, made on first use; safe to call from several processes."""
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    pair = directory / PAIR
-    if not pair.exists():
-        _make(pair)
-    return load_tls(directory)
+class Authority:
+    """Signs the certificates of an installation's parties."""
+
+    def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
+        self._key, self.certificate = key, certificate
+
+    @classmethod
+    def at(cls, directory: Path) -> Self:
+        """That of the installation, made on first use; safe to call from several processes."""
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _alone(directory):
+            if not (directory / AUTHORITY).exists():
+                _make_authority(directory)
+        key = serialization.load_pem_private_key((directory / AUTHORITY_KEY).read_bytes(), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        return cls(key, x509.load_pem_x509_certificate((directory / AUTHORITY).read_bytes()))
+
+    @property
+    def pem(self) -> str:
+        """Its certificate."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+    @property
+    def fingerprint(self) -> str:
+        """By which who joins knows it; see :func:`fingerprint`."""
+        return fingerprint(self.certificate)
+
+    def issue(
+        self,
+        public: ec.EllipticCurvePublicKey,
+        party: Party,
+        name: str,
+        now: datetime.datetime | None = None,
+        life: datetime.timedelta = datetime.timedelta(days=365 * YEARS),
+    ) -> x509.Certificate:
+        """A certificate for the holder of `public`, which may listen unless it is the service."""
+        now = now or datetime.datetime.now(datetime.UTC)
+        uses = [ExtendedKeyUsageOID.CLIENT_AUTH]
+        uses += [] if party == "service" else [ExtendedKeyUsageOID.SERVER_AUTH]
+        identifier = self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        return (
+            _certificate(_subject(party, name), self.certificate.subject, public, now, life)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False
+            )
+            .sign(self._key, hashes.SHA256())
+        )
+
+    def sign(self, text: bytes) -> bytes:
+        """A signature that ``ca.pem`` proves (ECDSA with SHA-256)."""
+        return self._key.sign(text, ec.ECDSA(hashes.SHA256()))
 
 
-def load_tls(directory: Path) -> Security:
-    """Security of an installation whose pair exists; ``FileNotFoundError`` otherwise."""
-    pair = directory / PAIR
-    if not pair.is_file():
-        raise FileNotFoundError(f"{pair}: copy it from the state directory of the installation (tls/{PAIR})")
-    path = str(pair)
-    return Security(
-        require_encryption=True,
-        tls_ca_file=path,
-        tls_client_cert=path,
-        tls_scheduler_cert=path,
-        tls_worker_cert=path,
-    )
+def fingerprint(certificate: x509.Certificate) -> str:
+    """SHA-256 of its public key (RFC 5280, ``SubjectPublicKeyInfo``), as kubeadm(1) pins an authority."""
+    return sha256(_public(certificate.public_key())).hexdigest()  # type: ignore[arg-type]
 
 
-def _make(pair: Path) -> None:
-    temporary = pair.with_name(f".{PAIR}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+def ensure_tls(directory: Path, party: Party, name: str = "") -> Security:
+    """Security of `party` where the authority is; what is missing, or about to expire, is made."""
+    authority = Authority.at(directory)
+    pair = directory / f"{party}.pem"
+    with _alone(directory):
+        if not _lasts(pair, authority):
+            key = ec.generate_private_key(ec.SECP256R1())
+            write_pair(pair, authority.issue(key.public_key(), party, name or party), key)
+    return _security(directory / AUTHORITY, pair)
+
+
+def load_tls(directory: Path, name: str = "") -> Security:
+    """Security of a node: with the certificate that it was given, or makes itself on the service's host.
+
+    Of a version without certificates of their own the shared one. ``FileNotFoundError`` when there is none.
+    """
+    if (directory / AUTHORITY_KEY).is_file():
+        return ensure_tls(directory, "node", name)
+    pair, shared = directory / "node.pem", directory / SHARED
+    if pair.is_file():
+        return _security(directory / AUTHORITY, pair)
+    if shared.is_file():
+        return _security(shared, shared)
+    raise FileNotFoundError(f"{pair}: let the node join, by perijove node --join URL")
+
+
+def write_pair(path: Path, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+    """Write both to `path`, mode 0600, whole or not at all."""
+    write_secret(path, certificate.public_bytes(serialization.Encoding.PEM) + _private(key))
+
+
+def write_secret(path: Path, content: bytes) -> None:
+    """Replace `path` by a file of mode 0600 that never was seen half written."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(_pair())
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        # A link, unlike a rename, does not replace what another process made meanwhile.
-        pair.hardlink_to(temporary)
-    except FileExistsError:
-        pass
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _pair() -> bytes:
-    """A new key with a certificate signed by itself, which is also the authority that it is checked by."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "perijove")])
-    now = datetime.datetime.now(datetime.UTC)
-    usage = dict.fromkeys(
-        (
-            "content_commitment",
-            "key_encipherment",
-            "data_encipherment",
-            "key_agreement",
-            "crl_sign",
-            "encipher_only",
-            "decipher_only",
-        ),
-        False,
+def _security(authority: Path, pair: Path) -> Security:
+    return Security(
+        require_encryption=True,
+        tls_ca_file=str(authority),
+        tls_client_cert=str(pair),
+        tls_scheduler_cert=str(pair),
+        tls_worker_cert=str(pair),
+        tls_min_version=ssl.TLSVersion.TLSv1_3,
     )
+
+
+def _make_authority(directory: Path) -> None:
+    """The key first: whoever sees the certificate finds it. Earlier versions' pair goes on as authority."""
+    shared = directory / SHARED
+    if shared.exists():
+        content = shared.read_bytes()
+        key = serialization.load_pem_private_key(content, None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        certificate = x509.load_pem_x509_certificate(content)
+    else:
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = _own_certificate(key)
+    write_secret(directory / AUTHORITY_KEY, _private(key))
+    write_secret(directory / AUTHORITY, certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def _own_certificate(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    name = _subject("authority", f"Perijove {secrets.token_hex(4)}")
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        # Clocks of hosts differ.
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=365 * YEARS))
+    now, life = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=365 * AUTHORITY_YEARS)
+    return (
+        _certificate(name, name, key.public_key(), now, life)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(
-            x509.KeyUsage(digital_signature=True, key_cert_sign=True, **usage),
-            critical=True,
-        )
+        .add_extension(_usage(signs=True), critical=True)
         .add_extension(identifier, critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False
         )
         .sign(key, hashes.SHA256())
     )
-    private = key.private_bytes(
+
+
+def _certificate(
+    subject: x509.Name,
+    issuer: x509.Name,
+    public: ec.EllipticCurvePublicKey,
+    now: datetime.datetime,
+    life: datetime.timedelta,
+) -> x509.CertificateBuilder:
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(public)
+    builder = builder.serial_number(x509.random_serial_number())
+    return builder.not_valid_before(now - SKEW).not_valid_after(now + life)
+
+
+def _subject(party: str, name: str) -> x509.Name:
+    unit = x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, party)
+    return x509.Name([unit, x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
+
+
+def _usage(*, signs: bool = False) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=signs,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _lasts(pair: Path, authority: Authority) -> bool:
+    """Whether a party's certificate is this authority's, and holds for long enough."""
+    if not pair.is_file():
+        return False
+    try:
+        certificate = x509.load_pem_x509_certificate(pair.read_bytes())
+        certificate.verify_directly_issued_by(authority.certificate)
+    except Exception:
+        return False  # another authority's, or damaged
+    left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
+    return left > RENEW
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Among the processes that make files in `directory`."""
+    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _private(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    return certificate.public_bytes(serialization.Encoding.PEM) + private
+
+
+def _public(key: ec.EllipticCurvePublicKey) -> bytes:
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
