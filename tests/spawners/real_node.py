@@ -26,8 +26,11 @@ class RealNode:
         (directory / "launcher").mkdir(mode=0o700, exist_ok=True)
         (directory / "node").mkdir(mode=0o711, exist_ok=True)
         self.directory, self.account = directory, account
+        self.config: dict[str, Any] = {}
+        """More of the node's configuration, for the next agent."""
         self.store = Store(directory / "store")
         self._name, self._options, self.url = launcher, options, options.get("url", "")
+        self.containers = launcher != "process"
         self._number = 0
         self.agent: NodeAgent
 
@@ -37,9 +40,8 @@ class RealNode:
         note = notes(self.directory / "node" / "attempts", self._name)
         context = LauncherContext(installation, self.directory / "launcher", self._options, note)
         self.launcher = registry.create(self._name, context)
-        config = NodeConfig(
-            name="n1", directory=self.directory / "node", cpus=4.0, memory=8 << 30, repeat=0.2, poll=0.5
-        )
+        settings: dict[str, Any] = {"cpus": 4.0, "memory": 8 << 30, "repeat": 0.2, "poll": 0.5}
+        config = NodeConfig(name="n1", directory=self.directory / "node", **{**settings, **self.config})
         self.agent = NodeAgent(config, {self._name: self.launcher}, self.store)
         await self.agent.open()
 
@@ -81,6 +83,12 @@ class RealNode:
         [report] = await self.agent.known([order.attempt])
         assert report.outcome
         return report.outcome
+
+    async def said(self, *command: str, **fields: Any) -> str:
+        """What a job writes that succeeds."""
+        outcome = await self.run(*command, **fields, outputs={"said": "fd:1"})
+        assert outcome.exit_code == 0, outcome
+        return self.text(outcome.outputs["said"])
 
     def text(self, digest: str) -> str:
         """A file of the store."""

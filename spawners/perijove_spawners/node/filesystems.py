@@ -91,8 +91,11 @@ class Image:
 
 
 def file_size(size: int, *, lasting: bool) -> int:
-    """Of an image with room for `size` bytes of files: inodes, maps and a journal take theirs."""
-    whole = size + size // 40 + (3 << 20)
+    """Of an image with room for `size` bytes of files.
+
+    Inodes take theirs (a sixty-fourth), what ext4 keeps for its own maps (2 %, 16 MiB at most), and a journal.
+    """
+    whole = size + size // 56 + min(size // 44, 17 << 20) + (512 << 10)
     if lasting:
         whole += min(max(whole // 32, 8 << 20), 1 << 30)
     return -(-whole // 4096) * 4096
