@@ -28,7 +28,7 @@ from perijove_hub.settings import Settings
 REFRESH_LEAST, REFRESH_MOST = 60.0, 600.0
 """Seconds between two times that a provider is asked whether somebody is still theirs."""
 
-WRITTEN_A_MINUTE = 30
+WRITTEN_A_MINUTE = 60
 """Refusals that go to the audit log; the others are in the hub's log alone, so that nobody can fill it."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 import ssl
 from collections.abc import Mapping
@@ -97,7 +98,7 @@ class Directory:
             user=dn,
             password=password,
             authentication=SIMPLE if dn else None,
-            receive_timeout=settings.timeout,
+            receive_timeout=math.ceil(settings.timeout),
             auto_referrals=False,
             read_only=True,
             check_names=False,

@@ -1,0 +1,288 @@
+"""Login providers for tests: npm's oidc-provider, PyPI's mock, and one of our own that lies as it is told to."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import httpx
+from cluster import free_port
+from joserfc import jwt
+from joserfc.jwk import Key, OctKey, RSAKey
+from waiting import wait_until
+
+CLIENT, SECRET = "hub", "hub secret & more"
+PERSON = {"sub": "s-ada", "preferred_username": "ada", "email": "ada@example.org", "email_verified": True}
+
+
+def key(kid: str = "one") -> RSAKey:
+    return RSAKey.generate_key(2048, {"kid": kid, "use": "sig"})
+
+
+KEY = key()
+"""Made once: keys are slow to find."""
+
+
+class OwnProvider:
+    """OpenID Connect and GitHub's OAuth 2 over HTTP; whoever comes is `person`.
+
+    Each of the functions gets what would be sent and answers what is sent instead.
+    """
+
+    def __init__(self) -> None:
+        provider = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                provider._answer(self, "GET", {})
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+                provider._answer(self, "POST", _flat(body))
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.issuer = f"http://127.0.0.1:{self._server.server_port}"
+        self.honest()
+        self.codes: dict[str, dict[str, str]] = {}
+        self.refresh_tokens: set[str] = set()
+        self.asked: list[str] = []
+        """Paths of all requests."""
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def honest(self) -> None:
+        """As a provider should be."""
+        self.person: dict[str, Any] = dict(PERSON)
+        self.emails: Any = []
+        self.key: Key = KEY
+        self.published: list[Any] = [KEY.as_dict(private=False)]
+        self.discovery: Callable[[dict[str, Any]], Any] = lambda document: document
+        self.back: Callable[[dict[str, str]], dict[str, str]] = lambda answer: answer
+        self.claims: Callable[[dict[str, Any]], dict[str, Any]] = lambda claims: claims
+        self.sign: Callable[[dict[str, Any]], Any] = self.signed
+        self.answer: Callable[[dict[str, Any]], Any] = lambda answer: answer
+        self.userinfo: Callable[[dict[str, Any]], Any] = lambda person: person
+        self.refreshing: Callable[[], tuple[int, Any] | None] = lambda: None
+        """Status and answer to a refresh, in place of the right one."""
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def signed(self, claims: dict[str, Any], with_key: Key | None = None, kid: str = "one") -> str:
+        algorithm = "RS256"
+        header = {"alg": algorithm, "kid": kid}
+        return jwt.encode(header, claims, with_key or self.key, algorithms=[algorithm])
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "issuer": self.issuer,
+            "authorization_endpoint": f"{self.issuer}/authorize",
+            "token_endpoint": f"{self.issuer}/token",
+            "jwks_uri": f"{self.issuer}/jwks",
+            "userinfo_endpoint": f"{self.issuer}/userinfo",
+            "end_session_endpoint": f"{self.issuer}/logout",
+            "id_token_signing_alg_values_supported": ["RS256", "HS256", "none"],
+            "token_endpoint_auth_methods_supported": ["client_secret_basic"],
+            "authorization_response_iss_parameter_supported": True,
+        }
+
+    def _answer(self, request: BaseHTTPRequestHandler, method: str, form: dict[str, str]) -> None:
+        parts = urlsplit(request.path)
+        self.asked.append(parts.path)
+        query = _flat(parts.query)
+        if parts.path == "/.well-known/openid-configuration":
+            _send(request, 200, self.discovery(self.document()))
+        elif parts.path == "/jwks":
+            _send(request, 200, {"keys": self.published})
+        elif parts.path in {"/authorize", "/login/oauth/authorize"}:
+            code = self.issue(query)
+            answer = {"code": code, "state": query.get("state", ""), "iss": self.issuer}
+            url = f"{query['redirect_uri']}?{urlencode(self.back(answer))}"
+            _send(request, 302, None, {"Location": url})
+        elif parts.path in {"/token", "/login/oauth/access_token"} and method == "POST":
+            _send(request, *self._token(request, form))
+        elif parts.path in {"/userinfo", "/user"} and self._knows(request):
+            _send(request, 200, self.userinfo(dict(self.person)))
+        elif parts.path == "/user/emails" and self._knows(request):
+            _send(request, 200, self.emails)
+        else:
+            _send(request, 404, {"error": "not_found"})
+
+    def issue(self, query: dict[str, str]) -> str:
+        """A code, as for somebody who was at the authorization endpoint with `query`."""
+        code = f"code-{len(self.codes)}"
+        self.codes[code] = query
+        return code
+
+    def _knows(self, request: BaseHTTPRequestHandler) -> bool:
+        return request.headers.get("Authorization") == "Bearer access"
+
+    def _token(self, request: BaseHTTPRequestHandler, form: dict[str, str]) -> tuple[int, Any]:
+        expected = base64.b64encode(f"{CLIENT}:{SECRET}".encode()).decode()
+        if request.headers.get("Authorization") != f"Basic {expected}":
+            return 401, {"error": "invalid_client"}
+        if form.get("grant_type") == "refresh_token":
+            if instead := self.refreshing():
+                return instead
+            token = form.get("refresh_token", "")
+            if token not in self.refresh_tokens:
+                return 400, {"error": "invalid_grant"}
+            self.refresh_tokens.discard(token)
+            return 200, self.answer(self._tokens(""))
+        query = self.codes.pop(form.get("code", ""), None)
+        challenge = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
+        right = query is not None and (
+            query["redirect_uri"] == form.get("redirect_uri")
+            and query["code_challenge"] == base64.urlsafe_b64encode(challenge).decode().rstrip("=")
+        )
+        if query is None or not right:
+            return 400, {"error": "invalid_grant"}
+        return 200, self.answer(self._tokens(query.get("nonce", "")))
+
+    def _tokens(self, nonce: str) -> dict[str, Any]:
+        now = int(time.time())
+        claims = {
+            **self.person,
+            "iss": self.issuer,
+            "aud": CLIENT,
+            "iat": now,
+            "exp": now + 300,
+            **({"nonce": nonce} if nonce else {}),
+        }
+        refresh = f"refresh-{os.urandom(8).hex()}"
+        self.refresh_tokens.add(refresh)
+        return {
+            "access_token": "access",
+            "token_type": "Bearer",
+            "expires_in": 300,
+            "refresh_token": refresh,
+            "id_token": self.sign(self.claims(claims)),
+        }
+
+
+def hmac_by_public_key(claims: dict[str, Any]) -> str:
+    """HS256 with the provider's public key for a secret, as a careless verifier would take it."""
+    secret = OctKey.import_key(KEY.as_pem(private=False))
+    return jwt.encode({"alg": "HS256", "kid": "one"}, claims, secret, algorithms=["HS256"])
+
+
+def unsigned(claims: dict[str, Any]) -> str:
+    """``alg: none`` (RFC 7519, 6)."""
+    parts = [{"alg": "none", "kid": "one"}, claims]
+    words = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts]
+    return ".".join([*words, ""])
+
+
+@contextmanager
+def own_provider() -> Iterator[OwnProvider]:
+    provider = OwnProvider()
+    try:
+        yield provider
+    finally:
+        provider.close()
+
+
+@contextmanager
+def mock_provider() -> Iterator[str]:
+    """PyPI's ``oidc-provider-mock``; its issuer."""
+    port = free_port()
+    program = Path(sys.executable).with_name("oidc-provider-mock")
+    claims = {
+        "sub": "alice",
+        "preferred_username": "alice",
+        "email": "alice@example.org",
+        "groups": ["research"],
+    }
+    command = [str(program), "-p", str(port), "--user-claims", json.dumps(claims)]
+    with _running(command, f"http://127.0.0.1:{port}/.well-known/openid-configuration"):
+        yield f"http://localhost:{port}"
+
+
+@contextmanager
+def npm_provider(directory: Path, client: str, secret: str) -> Iterator[str]:
+    """npm's ``oidc-provider``, which `directory` holds; its issuer. It takes one client, anywhere on this host."""
+    issuer = f"http://127.0.0.1:{free_port()}"
+    script = directory / "provider.mjs"
+    script.write_text(NPM)
+    env = {**os.environ, "ISSUER": issuer, "CLIENT": client, "SECRET": secret}
+    node = shutil.which("node")
+    assert node is not None
+    with _running([node, str(script)], f"{issuer}/.well-known/openid-configuration", env):
+        yield issuer
+
+
+@contextmanager
+def _running(command: list[str], url: str, env: dict[str, str] | None = None) -> Iterator[None]:
+    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def answers() -> bool:
+        assert process.poll() is None, f"{command[0]} ended with status {process.returncode}"
+        try:
+            return httpx.get(url, timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    try:
+        wait_until(answers, f"{command[0]} answering", 60)
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _flat(query: str) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(query).items()}
+
+
+def _send(
+    request: BaseHTTPRequestHandler, status: int, value: Any, headers: dict[str, str] | None = None
+) -> None:
+    body = value if isinstance(value, bytes) else json.dumps(value).encode()
+    request.send_response(status)
+    for name, text in {"Content-Type": "application/json", **(headers or {})}.items():
+        request.send_header(name, text)
+    request.send_header("Content-Length", str(len(body)))
+    request.end_headers()
+    request.wfile.write(body)
+
+
+NPM = """
+import { Provider } from 'oidc-provider';
+const { ISSUER, CLIENT, SECRET } = process.env;
+const groups = { alice: ['research'], bob: [] };
+const provider = new Provider(ISSUER, {
+  clients: [{ client_id: CLIENT, client_secret: SECRET, redirect_uris: ['http://127.0.0.1/any'],
+    post_logout_redirect_uris: ['http://127.0.0.1/any'], grant_types: ['authorization_code', 'refresh_token'] }],
+  claims: { openid: ['sub'], profile: ['name', 'preferred_username'], email: ['email', 'email_verified'],
+    groups: ['groups'] },
+  scopes: ['openid', 'profile', 'email', 'groups', 'offline_access'],
+  pkce: { required: () => true },
+  rotateRefreshToken: true,
+  features: { devInteractions: { enabled: true } },
+  cookies: { keys: ['test-only'] },
+  ttl: { AccessToken: 60, IdToken: 60, Session: 3600, Grant: 3600, Interaction: 600, RefreshToken: 3600 },
+  findAccount: (ctx, id) => groups[id] && ({ accountId: id, claims: () => ({ sub: id, name: id,
+    preferred_username: id, email: `${id}@example.org`, email_verified: true, groups: groups[id] }) }),
+});
+// The hub's port is not known yet.
+provider.Client.prototype.redirectUriAllowed = uri => uri.startsWith('http://127.0.0.1:');
+provider.Client.prototype.postLogoutRedirectUriAllowed = uri => uri.startsWith('http://127.0.0.1:');
+provider.listen(Number(new URL(ISSUER).port), '127.0.0.1');
+"""
