@@ -132,6 +132,34 @@ class SiteRequests(SecretRequests):
         """Remove a reservation."""
         await self.request("DELETE", f"/reservations/{quote(name, safe='')}")
 
+    async def images(self) -> list[Document]:
+        """Images that one's jobs may ask for, and which nodes have them already."""
+        return await self._list("/images")
+
+    async def set_image(self, name: str, image: Mapping[str, Any]) -> Document:
+        """Give an image a name: ``image``, ``description``, ``users``, ``projects``, ``default``, ..."""
+        return dict(await self.request_json("PUT", f"/images/{quote(name, safe='')}", body=dict(image)))
+
+    async def remove_image(self, name: str) -> None:
+        """Take an image's name away."""
+        await self.request("DELETE", f"/images/{quote(name, safe='')}")
+
+    async def runenvs(self) -> list[Document]:
+        """Environments that one's jobs may ask for by ``runenv`` and ``require``."""
+        return await self._list("/runenvs")
+
+    async def volumes(self) -> list[Document]:
+        """Volumes that one's jobs may ask for."""
+        return await self._list("/volumes")
+
+    async def set_volume(self, name: str, volume: Mapping[str, Any]) -> Document:
+        """Let jobs ask for a directory of the nodes: ``source``, ``target``, ``read_only``, ``users``, ..."""
+        return dict(await self.request_json("PUT", f"/volumes/{quote(name, safe='')}", body=dict(volume)))
+
+    async def remove_volume(self, name: str) -> None:
+        """Let no more jobs ask for a volume."""
+        await self.request("DELETE", f"/volumes/{quote(name, safe='')}")
+
     async def maintenance(self) -> Document:
         """Whether nothing starts for now, and why: ``on``, ``reason``."""
         return await self._get("/maintenance")

@@ -26,7 +26,7 @@ def site_of(controller: Controller) -> Site:
     """The site as it is now, with the answers that it gave before as long as they hold."""
     settings, policy, nodes = controller.settings, policy_of(controller), controller.ledger.nodes
     offered = settings.default_launcher, settings.max_time
-    described = tuple((n.name, n.incarnation, n.cpus, n.memory, len(n.gpus)) for n in nodes)
+    described = tuple((n.name, n.incarnation, n.cpus, n.memory, len(n.gpus), len(n.images)) for n in nodes)
     revision = (id(policy), offered, described)
     known = _sites.get(controller)
     if known is None or known[0] != revision or known[1].policy is not policy:

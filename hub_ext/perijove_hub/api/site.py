@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from fnmatch import fnmatchcase
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from perijove.model import NodeState, PerijoveError, UnavailableError
+from perijove_hub.admission.images import default_entry
 from perijove_hub.admission.volumes import volumes_of
-from perijove_hub.api.desk import asker_of
+from perijove_hub.api.desk import asker_of, site_of
 from perijove_hub.api.finding import Who, controller_of
+from perijove_hub.api.images import images_seen
 
 router = APIRouter()
 public = APIRouter()
@@ -36,6 +37,9 @@ class Site(BaseModel):
     """Whether the default launcher runs images."""
     default_image: str | None
     images: list[str]
+    """Names of the catalogue first, then what nodes have and rules allow."""
+    descriptions: dict[str, str]
+    """Of those that have one."""
     volumes: list[str]
     projects: list[str]
     """In which the caller may have jobs."""
@@ -66,16 +70,18 @@ async def site(request: Request, caller: Who) -> Site:
     offered = {launcher.name: launcher for node in known for launcher in node.launchers}
     default = settings.default_launcher or next(iter(offered), None)
     containers = default in offered and offered[default].containers
-    present = {image for node in known for image in node.images}
-    images = sorted(image for image in present if any(fnmatchcase(image, p) for p in settings.allowed_images))
+    rules = site_of(controller)
+    listed = images_seen(rules, asker)
+    preferred = default_entry(rules, asker, asker.default_project)
     up = [ledger.free(node.name) for node in known if node.state is NodeState.UP]
     return Site(
         launchers=sorted(offered),
         default_launcher=default,
         containers=containers,
-        default_image=settings.default_image if containers else None,
-        images=images,
-        volumes=["home", *sorted({v for p in projects for v in volumes_of(settings, asker, p)})],
+        default_image=(preferred[0] if preferred else settings.default_image) if containers else None,
+        images=[one.name or one.image for one in listed],
+        descriptions={one.name or one.image: one.description for one in listed if one.description},
+        volumes=["home", *sorted({v for p in projects for v in volumes_of(rules, asker, p)})],
         projects=asker.projects,
         partitions=sorted({name for project in projects for name in asker.partitions(project)}),
         default_project=asker.default_project,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from perijove.model import (
+    Capabilities,
     InvalidSpecError,
     Job,
     JobSpec,
@@ -18,6 +19,7 @@ from perijove.model import (
     UnavailableError,
 )
 from perijove_hub.admission import admit
+from perijove_hub.admission.images import choose_image
 from perijove_hub.api.desk import asker_of, site_of
 from perijove_hub.jobs.controller import Controller
 from perijove_hub.policy.quotas import scopes
@@ -130,8 +132,7 @@ def constant_of(
     )
     launcher = site_of(controller).launcher(alike)
     if launcher.containers and image_digest is None:
-        image = one.made.image or fields.get("image") or controller.settings.default_image
-        image_digest = digest_of(image, nodes)
+        image_digest = digest_of(image_of(controller, live, launcher, one, fields), nodes)
         if image_digest is None:
             return None
     return keys.constant(
@@ -141,6 +142,17 @@ def constant_of(
         launcher=launcher.name,
         code=code,
     )
+
+
+def image_of(
+    controller: Controller, live: Live, launcher: Capabilities, one: Draft, fields: Mapping[str, Any]
+) -> str:
+    """The image that admission will choose; what it refuses has no result to be looked for."""
+    asker, image = asker_of(controller, live.run.owner), one.made.image or fields.get("image")
+    project = live.run.project or asker.default_project
+    alike = JobSpec.model_construct(command=["true"], image=image, project=project)
+    chosen = choose_image(alike, launcher, site_of(controller), asker)
+    return chosen.image or image or controller.settings.default_image
 
 
 def ran_in(unit: Unit, job: Job) -> None:

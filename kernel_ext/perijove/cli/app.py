@@ -12,6 +12,7 @@ from perijove.cli import (
     acting,
     explaining,
     governing,
+    images,
     jobs,
     key,
     listing,
@@ -78,6 +79,9 @@ app.command("top", rich_help_panel=_SITE)(accounting.top)
 app.command("usage", rich_help_panel=_SITE)(accounting.usage)
 app.command("share", rich_help_panel=_SITE)(accounting.share)
 app.command("projects", rich_help_panel=_SITE)(accounting.projects)
+app.command("images", rich_help_panel=_SITE)(images.images)
+app.command("runenvs", rich_help_panel=_SITE)(images.runenvs)
+app.command("volumes", rich_help_panel=_SITE)(images.volumes)
 app.command("events", rich_help_panel=_SITE)(site.events)
 app.add_typer(secret.secret, name="secret", rich_help_panel=_SITE)
 app.add_typer(secret.registry, name="registry", rich_help_panel=_SITE)
@@ -91,4 +95,6 @@ app.command("drain", rich_help_panel=_OPERATE)(governing.drain)
 app.command("undrain", rich_help_panel=_OPERATE)(governing.undrain)
 app.add_typer(governing.policy, name="policy", rich_help_panel=_OPERATE)
 app.add_typer(governing.reservation, name="reservation", rich_help_panel=_OPERATE)
+app.add_typer(images.image, name="image", rich_help_panel=_OPERATE)
+app.add_typer(images.volume, name="volume", rich_help_panel=_OPERATE)
 app.add_typer(governing.maintenance, name="maintenance", rich_help_panel=_OPERATE)

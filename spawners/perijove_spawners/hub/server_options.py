@@ -88,9 +88,11 @@ def form_html(site: Mapping[str, Any], defaults: ServerOptions, containers: bool
 def _images(site: Mapping[str, Any], defaults: ServerOptions) -> str:
     chosen = defaults.image or site.get("default_image") or ""
     names = dict.fromkeys([name for name in (chosen, *(site.get("images") or [])) if name])
+    said = site.get("descriptions") or {}
+    texts = {name: f"{name} - {said[name]}" if said.get(name) else name for name in names}
     options = "".join(
-        f'<option value="{escape(name)}"{" selected" if name == chosen else ""}>{escape(name)}</option>'
-        for name in names
+        f'<option value="{escape(name)}"{" selected" if name == chosen else ""}>{escape(text)}</option>'
+        for name, text in texts.items()
     )
     return f'<select class="form-control" id="image" name="image">{options}</select>'
 
