@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,106 +19,106 @@ from perijove_hub.tokens.book import DAY, MOST, Tokens
 from perijove_hub.tokens.secret import PREFIX, digest, new_secret
 
 from .conftest import SimulatedNode, running
-from .people import form_in, people
+from .people import People, form_in, people
 from .test_standby import _followed, settings_of
 
-
-async def test_a_token_opens_what_its_scope_says(settings: Settings) -> None:
-    async with people(settings) as site:
-        for scope, reads, submits, administers in (
-            ("read", 200, 403, 403),
-            ("submit", 200, 201, 403),
-            ("admin", 200, 201, 200),
-        ):
-            owner = "boss" if scope == "admin" else "alice"
-            made = await site.token(owner, scope)
-            assert re.fullmatch(r"pjt_[A-Za-z0-9_-]{43}", made["token"])
-            http = site.by(made["token"])
-            assert (await http.get("/jobs")).status_code == reads
-            assert (await http.get("/policy")).status_code == administers
-            job = await http.post("/jobs", json={"command": ["true"]})
-            assert job.status_code == submits, job.text
-            told = [one for one in (await http.get("/tokens")).json() if one["id"] == made["id"]]
-            assert told[0]["token"] is None
-            assert told[0]["last_address"] == "127.0.0.1"
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def test_an_administrators_token_of_less_scope_administers_nothing(settings: Settings) -> None:
-    async with people(settings) as site:
-        made = await site.token("boss", "submit")
-        assert (await site.by(made["token"]).get("/me")).json()["admin"] is False
-        assert (await site.by(made["token"]).get("/policy")).status_code == 403
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[People]:
+    async with people(Settings(state=tmp_path_factory.mktemp("site"))) as found:
+        yield found
 
 
-async def test_a_read_token_changes_nothing_by_any_route(settings: Settings) -> None:
-    async with people(settings) as site:
-        reader, stranger = site.by((await site.token("boss", "read"))["token"]), site.by("")
-        document = site.app.openapi()
-        closed = 0
-        for path, item in document["paths"].items():
-            url = path.removeprefix("/api/v1")
-            url = re.sub(r"\{[^}]+\}", "1", url)
-            for method in set(item) - {"get", "head", "parameters"}:
-                if (await stranger.request(method, url)).status_code != 401:
-                    continue  # of those that need no token
-                answer = await reader.request(method, url)
-                assert (answer.status_code, answer.json()["detail"]) == (
-                    403,
-                    "this token may only read; make one with the scope submit",
-                ), (method, path)
-                closed += 1
-        assert closed > 40
+async def test_a_token_opens_what_its_scope_says(site: People) -> None:
+    for scope, reads, submits, administers in (
+        ("read", 200, 403, 403),
+        ("submit", 200, 201, 403),
+        ("admin", 200, 201, 200),
+    ):
+        owner = "boss" if scope == "admin" else "alice"
+        made = await site.token(owner, scope)
+        assert re.fullmatch(r"pjt_[A-Za-z0-9_-]{43}", made["token"])
+        http = site.by(made["token"])
+        assert (await http.get("/jobs")).status_code == reads
+        assert (await http.get("/policy")).status_code == administers
+        job = await http.post("/jobs", json={"command": ["true"]})
+        assert job.status_code == submits, job.text
+        told = [one for one in (await http.get("/tokens")).json() if one["id"] == made["id"]]
+        assert told[0]["token"] is None
+        assert told[0]["last_address"] == "127.0.0.1"
 
 
-async def test_a_read_tokens_session_presses_no_button(settings: Settings) -> None:
-    async with people(settings) as site:
-        browser = site.browser((await site.token("alice", "read"))["token"])
-        form = form_in((await browser.get("/account")).text)
-        fields = {"form": form, "verb": "make", "name": "x", "scope": "submit", "lifetime": "7d"}
-        assert (await browser.post("/account", data=fields)).status_code == 403
+async def test_an_administrators_token_of_less_scope_administers_nothing(site: People) -> None:
+    made = await site.token("boss", "submit")
+    assert (await site.by(made["token"]).get("/me")).json()["admin"] is False
+    assert (await site.by(made["token"]).get("/policy")).status_code == 403
 
 
-async def test_a_token_makes_no_wider_one(settings: Settings) -> None:
-    async with people(settings) as site:
-        narrow = site.by((await site.token("boss", "submit"))["token"])
-        for scope, status in (("read", 201), ("submit", 201), ("admin", 422)):
-            answer = await narrow.post("/tokens", json={"name": "x", "scope": scope})
-            assert answer.status_code == status
-        refused = await site.by("alice").post("/tokens", json={"name": "x", "scope": "admin"})
-        assert refused.json()["errors"][0]["field"] == "scope"
-        assert (await site.by("spawner").post("/tokens", json={"name": "x"})).status_code == 403
+async def test_a_read_token_changes_nothing_by_any_route(site: People) -> None:
+    reader, stranger = site.by((await site.token("boss", "read"))["token"]), site.by("")
+    document = site.app.openapi()
+    closed = 0
+    for path, item in document["paths"].items():
+        url = path.removeprefix("/api/v1")
+        url = re.sub(r"\{[^}]+\}", "1", url)
+        for method in set(item) - {"get", "head", "parameters"}:
+            if (await stranger.request(method, url)).status_code != 401:
+                continue  # of those that need no token
+            answer = await reader.request(method, url)
+            assert (answer.status_code, answer.json()["detail"]) == (
+                403,
+                "this token may only read; make one with the scope submit",
+            ), (method, path)
+            closed += 1
+    assert closed > 40
 
 
-async def test_somebody_elses_token_is_as_if_it_were_not_there(settings: Settings) -> None:
-    async with people(settings) as site:
-        made = await site.token("alice")
-        missing = await site.by("bob").delete("/tokens/99")
-        answer = await site.by("bob").delete(f"/tokens/{made['id']}")
-        assert answer.json() == {**missing.json(), "detail": f"you have no token {made['id']}"}
-        assert (await site.by("bob").get("/tokens")).json() == []
-        assert (await site.by("bob").get("/tokens", params={"owner": "alice"})).status_code == 403
-        assert (await site.by("bob").get("/tokens", params={"all_users": True})).status_code == 403
-        listed = (await site.by("boss").get("/tokens", params={"owner": "alice"})).json()
-        assert [one["id"] for one in listed] == [made["id"]]
-        assert (await site.by("boss").delete(f"/tokens/{made['id']}")).status_code == 204
-        assert await site.status(made["token"]) == 401
-        acts = (await site.by("boss").get("/audit", params={"act": "revoke token"})).json()["entries"]
-        assert (acts[0]["by"], acts[0]["subject"]) == ("boss", "user alice")
+async def test_a_read_tokens_session_presses_no_button(site: People) -> None:
+    browser = site.browser((await site.token("alice", "read"))["token"])
+    form = form_in((await browser.get("/account")).text)
+    fields = {"form": form, "verb": "make", "name": "x", "scope": "submit", "lifetime": "7d"}
+    assert (await browser.post("/account", data=fields)).status_code == 403
+
+
+async def test_a_token_makes_no_wider_one(site: People) -> None:
+    narrow = site.by((await site.token("boss", "submit"))["token"])
+    for scope, status in (("read", 201), ("submit", 201), ("admin", 422)):
+        answer = await narrow.post("/tokens", json={"name": "x", "scope": scope})
+        assert answer.status_code == status
+    refused = await site.by("alice").post("/tokens", json={"name": "x", "scope": "admin"})
+    assert refused.json()["errors"][0]["field"] == "scope"
+    assert (await site.by("spawner").post("/tokens", json={"name": "x"})).status_code == 403
+
+
+async def test_somebody_elses_token_is_as_if_it_were_not_there(site: People) -> None:
+    made = await site.token("alice")
+    missing = await site.by("bob").delete("/tokens/99")
+    answer = await site.by("bob").delete(f"/tokens/{made['id']}")
+    assert answer.json() == {**missing.json(), "detail": f"you have no token {made['id']}"}
+    assert (await site.by("bob").get("/tokens")).json() == []
+    assert (await site.by("bob").get("/tokens", params={"owner": "alice"})).status_code == 403
+    assert (await site.by("bob").get("/tokens", params={"all_users": True})).status_code == 403
+    listed = (await site.by("boss").get("/tokens", params={"owner": "alice"})).json()
+    assert made["id"] in [one["id"] for one in listed]
+    assert (await site.by("boss").delete(f"/tokens/{made['id']}")).status_code == 204
+    assert await site.status(made["token"]) == 401
+    acts = (await site.by("boss").get("/audit", params={"act": "revoke token"})).json()["entries"]
+    assert (acts[0]["by"], acts[0]["subject"]) == ("boss", "user alice")
 
 
 async def test_of_a_token_nothing_is_on_the_disk_or_in_the_log(
-    settings: Settings, caplog: pytest.LogCaptureFixture
+    site: People, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    async with people(settings) as site:
-        secret = (await site.token("alice"))["token"]
-        assert await site.status(secret) == 200
-        assert secret not in repr(site.app.state.tokens.of("alice"))
-        await site.app.state.tokens.close()
-        files = [path for path in settings.state.rglob("*") if path.is_file()]
-        assert any(digest(secret).encode() in path.read_bytes() for path in files)
-        for part in (secret, secret.removeprefix(PREFIX), secret[-20:]):
-            assert [path for path in files if part.encode() in path.read_bytes()] == []
+    secret = (await site.token("alice"))["token"]
+    assert await site.status(secret) == 200
+    assert secret not in repr(site.app.state.tokens.of("alice"))
+    files = [path for path in site.app.state.settings.state.rglob("*") if path.is_file()]
+    assert any(digest(secret).encode() in path.read_bytes() for path in files)
+    for part in (secret, secret.removeprefix(PREFIX), secret[-20:]):
+        assert [path for path in files if part.encode() in path.read_bytes()] == []
     assert secret not in caplog.text
 
 
@@ -177,7 +179,7 @@ async def test_what_was_used_when_and_what_was_revoked_outlives_the_service(tmp_
 
 
 @given(st.text(), st.integers(0, 46))
-def test_nothing_else_than_the_very_secret_is_found(text: str, place: int) -> None:
+async def test_nothing_else_than_the_very_secret_is_found(text: str, place: int) -> None:
     tokens = Tokens(Database("sqlite://"))
     secret = new_secret()
     made = Token(id=1, owner="a", name="n", created=0, expires=1e12)
@@ -188,8 +190,8 @@ def test_nothing_else_than_the_very_secret_is_found(text: str, place: int) -> No
         assert tokens.find(other) is None
 
 
-async def test_a_standby_that_takes_over_knows_the_tokens(database_url: str, tmp_path: Path) -> None:
-    agent = SimulatedNode()
+async def test_a_standby_that_takes_over_knows_the_tokens(tmp_path: Path) -> None:
+    agent, database_url = SimulatedNode(), f"sqlite:///{tmp_path / 'perijove.db'}"
     async with running(settings_of(tmp_path, "one", database_url), [agent]) as first:
         made = (await first.http.post("/tokens", json={"name": "laptop"})).json()
         gone = (await first.http.post("/tokens", json={"name": "phone"})).json()
