@@ -10,6 +10,8 @@ from pathlib import Path
 
 from perijove_spawners.launcher import LaunchError, Mount
 
+_MOST_LINKS = 40
+
 
 class MountError(LaunchError):
     """A directory that the job needs is missing on the node, or must not be mounted."""
@@ -38,8 +40,15 @@ def below(mount: Mount, points: Iterable[str], safe: frozenset[Path] = frozenset
     return [
         Mount(point, f"{mount.target.rstrip('/')}/{point[len(top) :]}", mount.read_only)
         for point in sorted(set(points))
-        if point.startswith(top) and not _weakness(Path(point), safe)
+        if point.startswith(top) and _is_safe(point, safe)
     ]
+
+
+def _is_safe(point: str, safe: frozenset[Path]) -> bool:
+    try:
+        return _walk(point, safe) == point
+    except (OSError, _WeakError):
+        return False
 
 
 def mount_points() -> list[str]:
@@ -68,15 +77,14 @@ def _resolve(mount: Mount, node: str, above: frozenset[Path]) -> str:
     source = mount.source
     if not source.startswith("/") or ".." in source.split("/"):
         raise MountError(f"{source!r}, to be mounted at {mount.target}, is not an absolute path")
-    if link := _foreign_link(source):
-        raise MountError(
-            f"{source} is not mounted at {mount.target}: {link} on its way is a link made by a user"
-        )
-    real = os.path.realpath(source)
-    if not Path(real).is_dir():
+    try:
+        real = _walk(source, above)
+    except _WeakError as error:
+        raise MountError(f"{source} is not mounted at {mount.target}: {error}") from error
+    except OSError:
+        real = ""
+    if not real or not Path(real).is_dir():
         raise MountError(f"{source}, to be mounted at {mount.target}, is not a directory of node {node}")
-    if weakness := _weakness(Path(real), above):
-        raise MountError(f"{source} is not mounted at {mount.target}: {weakness}")
     return real
 
 
@@ -85,15 +93,17 @@ def weakness(path: Path, state: Path = Path("/")) -> str | None:
 
     `state` as for :func:`resolve`. ``OSError`` when it is not there.
     """
-    if link := _foreign_link(str(path)):
-        return f"{link} on its way is a link made by a user"
-    real, safe = Path(os.path.realpath(path)), frozenset(state.absolute().parents)
+    safe = frozenset(state.absolute().parents)
+    try:
+        real = Path(_walk(str(path), safe))
+    except _WeakError as error:
+        return str(error)
     info = os.lstat(real)
     if real not in safe and info.st_uid not in _trusted():
         return f"{real} belongs to a user"
     if real not in safe and info.st_mode & stat.S_IWOTH:
         return f"everybody may write in {real}"
-    return _weakness(real, safe)
+    return None
 
 
 def kind_of(path: Path) -> str:
@@ -110,48 +120,42 @@ def _trusted() -> set[int]:
     return {0, os.geteuid(), os.lstat("/").st_uid}
 
 
-def _weakness(real: Path, safe: frozenset[Path]) -> str | None:
-    """Why a user could put a link in the place of `real` before the engine comes to it.
+class _WeakError(Exception):
+    """A user could have something else found in a directory's place; the message continues a sentence."""
 
+
+def _walk(source: str, safe: frozenset[Path]) -> str:
+    """The place that the path `source` leads to, without a link in it. ``OSError`` when it is not there.
+
+    Each step is looked at before it is taken, and where nobody but those who are trusted can change it:
+    what was found stays so until the engine comes to it, however fast somebody swaps things elsewhere.
     Groups may write on the way: who is in one is the administrator's choice.
     """
-    trusted = _trusted()
-    for path, parent in zip([real, *real.parents], real.parents, strict=False):
-        if parent in safe:
+    trusted, path, links = _trusted(), "/", 0
+    parts = [part for part in source.split("/") if part not in {"", "."}][::-1]
+    while parts:
+        part = parts.pop()
+        if part == "..":
+            path = os.path.dirname(path)  # noqa: PTH120 -- no link is left in it
             continue
-        try:
-            above, here = os.lstat(parent), os.lstat(path)
-        except OSError:
-            continue
-        if above.st_uid not in trusted:
-            return f"{parent} on its way belongs to a user"
-        if above.st_mode & stat.S_IWOTH and not (above.st_mode & stat.S_ISVTX and here.st_uid in trusted):
-            return f"everybody may write in {parent} on its way"
-    return None
+        parent, path = path, f"{path.rstrip('/')}/{part}"
+        here = os.lstat(path)
+        is_link = stat.S_ISLNK(here.st_mode)
+        links += is_link
+        if is_link and (here.st_uid not in trusted or links > _MOST_LINKS):
+            raise _WeakError(f"{path} on its way is a link made by a user")
+        if Path(parent) not in safe:
+            _check(parent, here.st_uid in trusted)
+        if is_link:
+            target = os.readlink(path)  # noqa: PTH115
+            parts += [one for one in target.split("/") if one not in {"", "."}][::-1]
+            path = "/" if target.startswith("/") else parent
+    return path
 
 
-def _foreign_link(source: str) -> str | None:
-    """The first link on the way to `source` that neither root nor the agent's own account made.
-
-    Links that such links lead to are looked at too.
-    """
-    trusted = _trusted()
-    pending, seen = [source], 0
-    while pending:
-        path = "/"
-        parts = [part for part in pending.pop().split("/") if part]
-        for position, part in enumerate(parts):
-            path = os.path.normpath(f"{path}/{part}")
-            try:
-                info = os.lstat(path)
-            except OSError:
-                return None
-            if not stat.S_ISLNK(info.st_mode):
-                continue
-            seen += 1
-            if info.st_uid not in trusted or seen > 40:
-                return path
-            rest = "/".join(parts[position + 1 :])
-            pending.append(str(Path(path).parent / Path(path).readlink() / rest))
-            break
-    return None
+def _check(parent: str, entry_is_trusted: bool) -> None:
+    above = os.lstat(parent)
+    if above.st_uid not in _trusted():
+        raise _WeakError(f"{parent} on its way belongs to a user")
+    if above.st_mode & stat.S_IWOTH and not (above.st_mode & stat.S_ISVTX and entry_is_trusted):
+        raise _WeakError(f"everybody may write in {parent} on its way")
