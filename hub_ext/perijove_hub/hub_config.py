@@ -158,6 +158,8 @@ def _login(c: Config, options: HubOptions, state: Path) -> None:
     if url := Settings(state=state).login.url:
         # What is redirected to and which cookies are Secure follows from it, and not from a request's header.
         c.JupyterHub.public_url = f"{url}/"
+    # Named here so that there is such a user before anybody logs in: the command line gets a token of theirs.
+    c.Authenticator.allowed_users = {options.trial_user}
     c.LocalAuthenticator.trial_user = options.trial_user
     c.LocalAuthenticator.password_file = str(state / "password")
     c.PerijoveAuthenticator.state = str(state)
