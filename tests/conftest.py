@@ -19,6 +19,7 @@ import pytest
 from docker.errors import DockerException, ImageNotFound
 from postgres import database_url as database_url
 from postgres import postgresql as postgresql
+from registry import free_address
 from waiting import wait_until
 
 TEST_IMAGE = os.environ.get("PERIJOVE_TEST_IMAGE", "perijove-test:base")
@@ -145,12 +146,20 @@ def image_archive(docker_url: str) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def podman(image_archive: bytes) -> Iterator[PrivateEngine]:
+def guarded_address() -> str:
+    """Where the registry with passwords will be; engines must know that it is reached without TLS."""
+    return free_address()
+
+
+@pytest.fixture(scope="session")
+def podman(image_archive: bytes, guarded_address: str) -> Iterator[PrivateEngine]:
     """A Podman service with its own storage and the test image."""
     if os.geteuid() != 0 or not shutil.which("podman"):
         absent("podman is not installed, or this is not root")
     with engine_folder() as folder:
         (folder / "containers.conf").write_text(_containers_conf())
+        entry = f'[[registry]]\nlocation = "{guarded_address}"\ninsecure = true\n'
+        (folder / "registries.conf").write_text(f"unqualified-search-registries = []\n{entry}")
         url = f"unix://{folder}/podman.sock"
         argv = [
             "podman",
@@ -162,7 +171,10 @@ def podman(image_archive: bytes) -> Iterator[PrivateEngine]:
             f"{folder}/tmp",
         ]
         argv += ["--log-level", "warn", "system", "service", "--time", "0", url]
-        env = {"CONTAINERS_CONF": str(folder / "containers.conf")}
+        env = {
+            "CONTAINERS_CONF": str(folder / "containers.conf"),
+            "CONTAINERS_REGISTRIES_CONF": str(folder / "registries.conf"),
+        }
         engine = PrivateEngine(argv, url, folder, env)
         engine.start()
         try:

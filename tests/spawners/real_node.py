@@ -45,6 +45,11 @@ class RealNode:
         self.agent = NodeAgent(config, {self._name: self.launcher}, self.store)
         await self.agent.open()
 
+        async def ready() -> bool:
+            return bool((await self.agent.describe()).launchers)
+
+        await becomes(ready, "that the engine answers the agent", 120)
+
     async def close(self) -> None:
         """It ends, and nothing is left on its engine."""
         attempts = [Attempt(number + 1, 1) for number in range(self._number)]

@@ -8,7 +8,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from perijove.model import ForbiddenError, NotFoundError, SecretName, UserError
+from perijove.model import (
+    FieldError,
+    ForbiddenError,
+    InvalidSpecError,
+    NotFoundError,
+    SecretName,
+    UserError,
+)
 from perijove.model.values import Word
 from perijove_hub.api.audit import record
 from perijove_hub.api.bodies import json_body, read_body, read_model
@@ -88,7 +95,11 @@ async def put_registry(request: Request, caller: Who, name: str, project: Projec
         raise UserError(
             f"registry: must be the host of a registry as images name it, such as ghcr.io: {name[:80]!r}"
         )
-    login = await read_model(request, ToLogin)
+    try:
+        login = await read_model(request, ToLogin)
+    except InvalidSpecError as error:
+        # What was given holds a password, wherever it is wrong.
+        raise InvalidSpecError(errors=[FieldError(e.field, "", e.message) for e in error.errors]) from None
     return await _put(request, caller, holder, "registry", name, login_text(login.username, login.password))
 
 

@@ -26,7 +26,7 @@ from perijove_spawners.containers.registry_access import GRACE, RegistryAccess, 
 from perijove_spawners.launcher import ARCHIVES, Archive, ImageMissingError, LaunchError, RegistryLogin
 
 FRESH = 5.0
-PAUSES = (1.0, 4.0)
+PAUSES = (0.5, 2.0)
 """Seconds before a registry that is silent is asked again."""
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
 
