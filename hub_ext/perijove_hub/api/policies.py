@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import difflib
 from collections.abc import Callable
 from datetime import datetime
@@ -259,24 +260,34 @@ async def edit(
     change: Callable[[dict[str, Any]], None],
     project: str | None = None,
 ) -> None:
-    """Change the policy's text as data; requests that do so follow each other. Comments are lost."""
+    """Change the policy's text as data; requests that do so follow each other. Comments are lost.
+
+    `project`: nothing else is changed, and its leads may read of it.
+    """
     controller = controller_of(request)
     async with controller.one_at_a_time("", "policy"):
         content = await asyncio.to_thread(yaml.safe_load, await text_of(controller)) or {}
+        old = copy.deepcopy(_part(content, project))
         change(content)
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         if len(text.encode()) > MAX_POLICY:
             raise UserError("the policy would become too large; remove what has ended")
         await asyncio.to_thread(accepted, text)
-        await _applied(request, caller, subject, text, project)
+        if project is None:
+            await _applied(request, caller, subject, text)
+        else:
+            await record(request, caller, "project", subject, old, _part(content, project), project=project)
+            await controller.set_policy(text, caller.name)
 
 
-async def _applied(
-    request: Request, caller: Caller, subject: str, text: str, project: str | None = None
-) -> None:
+def _part(content: dict[str, Any], project: str | None) -> Any:
+    return None if project is None else (content.get("projects") or {}).get(project)
+
+
+async def _applied(request: Request, caller: Caller, subject: str, text: str) -> None:
     controller = controller_of(request)
     lines = await asyncio.to_thread(difference, await text_of(controller), text, "applied")
-    await record(request, caller, "policy", subject, None, {"difference": lines}, project=project)
+    await record(request, caller, "policy", subject, None, {"difference": lines})
     await controller.set_policy(text, caller.name)
 
 

@@ -271,7 +271,7 @@ async def projects(request: Request, caller: Who) -> list[ProjectView]:
             max_time=project.max_time,
             limits=_given(project.limits),
             used=used("project", "", name),
-            member_limits=_given(project.member_limits),
+            member_limits=_given(project.limits_for(caller.name)),
             mine=used("member", caller.name, name),
         )
         for name, project in sorted(policy.projects.items())

@@ -82,5 +82,5 @@ def is_limited(policy: Policy) -> bool:
     limits = [policy.default_user.limits, policy.guests, policy.site]
     limits += [user.limits for user in policy.users.values()]
     for project in policy.projects.values():
-        limits += [project.limits, project.member_limits]
+        limits += [project.limits, project.member_limits, *project.limits_of.values()]
     return any(limit.disk is not None for limit in limits)

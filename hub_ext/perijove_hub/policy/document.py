@@ -63,12 +63,18 @@ class Project(Part):
     """For all of it together."""
     member_limits: Limits = Limits()
     """For each of its members within it."""
+    limits_of: dict[Word, Limits] = {}
+    """For single members, in place of `member_limits`."""
     volumes: list[str] = []
     """Of the site's volumes, those that its members' jobs may also ask for."""
     images: Rules = []
     """What its jobs may also be run in."""
     default_time: Duration | None = None
     max_time: Duration | None = None
+
+    def limits_for(self, member: str) -> Limits:
+        """What one member may use within it."""
+        return self.limits_of.get(member, self.member_limits)
 
 
 class Partition(Audience):

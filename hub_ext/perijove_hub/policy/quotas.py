@@ -60,7 +60,7 @@ def scopes(policy: Policy, owner: str, project: str | None, terms: GuestTerms | 
     if project is not None and (rules := policy.projects.get(project)):
         found.append(Scope(f"project {project}", ("project", "", project), rules.limits))
         member = f"member {owner} of project {project}"
-        found.append(Scope(member, ("member", owner, project), rules.member_limits))
+        found.append(Scope(member, ("member", owner, project), rules.limits_for(owner)))
     found.append(Scope("site", ("site", "", None), policy.site))
     return [scope for scope in found if scope.limits.any]
 

@@ -56,6 +56,8 @@ def _budgeted(policy: Policy) -> bool:
     users = [policy.default_user, *policy.users.values()]
     limits = [policy.site, policy.guests, *(user.limits for user in users)]
     limits += [
-        limit for project in policy.projects.values() for limit in (project.limits, project.member_limits)
+        limit
+        for project in policy.projects.values()
+        for limit in (project.limits, project.member_limits, *project.limits_of.values())
     ]
     return any(limit.budgeted for limit in limits)
