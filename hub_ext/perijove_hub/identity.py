@@ -257,6 +257,14 @@ async def bearer(request: HTTPConnection) -> Caller:
 
 async def caller_of(request: Request) -> Caller:
     """The caller of a request (a FastAPI dependency)."""
+    caller = await anybody_of(request)
+    if caller.login:
+        raise ForbiddenError("the hub's login may only ask who comes in")
+    return caller
+
+
+async def anybody_of(request: Request) -> Caller:
+    """The caller of a request that the hub's login may make too."""
     caller = await admitted(request, await bearer(request), request.method)
     if caller.token.startswith("token ") and request.client is not None:
         tokens: Tokens = request.app.state.tokens

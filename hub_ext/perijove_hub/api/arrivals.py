@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from perijove.model import ForbiddenError
 from perijove_hub.api.audit import record
 from perijove_hub.api.bodies import json_body, read_model
-from perijove_hub.api.finding import Who
+from perijove_hub.api.finding import WhoOrLogin
 from perijove_hub.identity import Caller
 from perijove_hub.users.arrival import Arrival
 from perijove_hub.users.person import Standing
@@ -23,7 +23,7 @@ def users_of(request: Request) -> Users:
 
 
 @router.post("/arrivals", openapi_extra=json_body(Arrival))
-async def arrive(request: Request, caller: Who) -> Standing:
+async def arrive(request: Request, caller: WhoOrLogin) -> Standing:
     """Somebody has logged in at the hub. For the hub's login.
 
     Newcomers become users, guests that are not invited wait; who is turned away has no name.
@@ -48,7 +48,7 @@ async def arrive(request: Request, caller: Who) -> Standing:
 
 
 @router.get("/users/{name}/standing")
-async def standing(request: Request, caller: Who, name: str) -> Standing:
+async def standing(request: Request, caller: WhoOrLogin, name: str) -> Standing:
     """Whether somebody may still come in. For the hub's login and administrators."""
     if not caller.admin:
         _must_be_login(caller)

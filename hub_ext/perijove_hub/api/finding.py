@@ -9,11 +9,13 @@ from fastapi import Depends, Query, Request
 
 from perijove.model import FieldError, Job, NotFoundError, Run, State, UserError
 from perijove.model.values import MAX_ID
-from perijove_hub.identity import HIDDEN, Caller, caller_of
+from perijove_hub.identity import HIDDEN, Caller, anybody_of, caller_of
 from perijove_hub.jobs.controller import Controller
 from perijove_hub.workflows.runs import Runs
 
 Who = Annotated[Caller, Depends(caller_of)]
+WhoOrLogin = Annotated[Caller, Depends(anybody_of)]
+"""Of the few routes that are for the hub's login, which may use no other."""
 JobId = Annotated[str, "12, or 12_7 for member 7 of array 12"]
 Number = Annotated[int, Query(ge=0, le=MAX_ID)]
 
