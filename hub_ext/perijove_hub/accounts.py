@@ -26,6 +26,8 @@ class Identity:
     """Path of the home on the node; ``account.home`` is where a container finds it."""
     managed: bool = False
     """The home is Perijove's to create."""
+    home_limit: int | None = None
+    """Bytes that it may take, where the node can see to that."""
 
 
 def resolve(name: str, settings: Settings, user: User | None = None) -> Identity:
@@ -49,14 +51,16 @@ def resolve(name: str, settings: Settings, user: User | None = None) -> Identity
 
 
 def _recorded(user: User, settings: Settings) -> Identity:
-    home = user.home or home_of(user, settings)
+    home, limit = user.home or home_of(user, settings), None
+    if user.kind is UserKind.GUEST:
+        limit = settings.guests.disk if user.budget.disk is None else user.budget.disk
     if user.account is None:
         assert user.number is not None
         uid, called = uid_of(user.number, settings.uids), name_of(user.number, settings.uids)
         if (other := owner_of(uid)) not in {None, called}:
             text = f"uid {uid} of {user.name} belongs to the system account {other}"
             raise OperatorError(f"{text}; change that account's, or the range of `uids`")
-        return Identity(Account(called, uid, uid, f"/home/{user.name}"), home, managed=True)
+        return Identity(Account(called, uid, uid, f"/home/{user.name}"), home, True, limit)
     entry = _entry(user.account)
     if entry is None or entry.pw_uid < FIRST_UID:
         raise OperatorError(f"the account {user.account} of {user.name} is not there, or is a system one")
@@ -65,7 +69,7 @@ def _recorded(user: User, settings: Settings) -> Identity:
         return Identity(account, home_source=entry.pw_dir)
     # By their own name: several guests may have one account.
     named = replace(account, name=user.name, home=f"/home/{user.name}")
-    return Identity(named, home, managed=True)
+    return Identity(named, home, True, limit)
 
 
 def home_of(user: User, settings: Settings) -> str:

@@ -39,6 +39,7 @@ from perijove_hub.tokens.device import DeviceLogins
 from perijove_hub.tokens.hub import Hub
 from perijove_hub.tokens.revocation import Revocation
 from perijove_hub.users.users import Users
+from perijove_hub.users.watch import Watch
 from perijove_hub.workflows.runs import Runs
 from perijove_spawners.fabric.dask_fabric import DaskFabric
 from perijove_spawners.fabric.port import Fabric
@@ -52,12 +53,16 @@ def create_app(settings: Settings, *, fabric: Fabric, identities: Identities) ->
     database = Database(settings.database_at)
     announcements = Announcements(database)
     users = Users(settings, database, lambda: controller.policy, lambda: controller.clock())
-    controller = Controller(settings, database, fabric, users.identity, groups_of=users.groups_of, terms_of=users.terms_of)
+    controller = Controller(
+        settings, database, fabric, users.identity, groups_of=users.groups_of, terms_of=users.terms_of
+    )
     store = controller.keeper.store
     runs = Runs(controller, store)
     tokens = Tokens(database, settings.longest_token)
     devices = DeviceLogins()
     revocation = Revocation(tokens, devices, *at_the_hub(identities))
+    audit = AuditLog(database)
+    watch = Watch(users, controller, runs, audit.note, revocation.sign_out)
     holder = holder_at(settings.state)
     lock = settings.state / LOCK
     leadership = Leadership(database, holder, settings.own_url, ttl=settings.lease, lock=lock)
@@ -70,6 +75,7 @@ def create_app(settings: Settings, *, fabric: Fabric, identities: Identities) ->
         await tokens.open()
         await runs.open()
         await revocation.resume(users.people)
+        await watch.open()
 
     async def end() -> None:
         await revocation.close()
@@ -99,7 +105,8 @@ def create_app(settings: Settings, *, fabric: Fabric, identities: Identities) ->
     app.add_middleware(SafeAnswers)
     app.state.settings, app.state.controller, app.state.users = settings, controller, users
     app.state.leadership = leadership
-    app.state.audit, app.state.announcements = AuditLog(database), announcements
+    app.state.audit, app.state.announcements = audit, announcements
+    app.state.watch = watch
     app.state.identities, app.state.tokens = OwnFirst(tokens, identities), tokens
     app.state.devices, app.state.revocation = devices, revocation
     app.state.store, app.state.runs = store, runs

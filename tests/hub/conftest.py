@@ -70,6 +70,8 @@ class SimulatedNode:
     forgotten: list[Attempt] = field(default_factory=list)
     stopped: list[Attempt] = field(default_factory=list)
     frozen: set[Attempt] = field(default_factory=set)
+    homes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Path -> bytes and whose they are."""
     signals: list[tuple[Attempt, str]] = field(default_factory=list)
     limits: dict[Attempt, float | None] = field(default_factory=dict)
     on_report: Any = field(init=False, default=_unheard)
@@ -141,6 +143,17 @@ class SimulatedNode:
 
     async def disk(self, attempts: Sequence[Attempt]) -> dict[Attempt, int]:
         return {attempt: 1 << 20 for attempt in attempts if attempt in self.orders}
+
+    async def measure_home(self, path: str) -> int | None:
+        return self.homes[path][0] if path in self.homes else None
+
+    async def remove_home(self, path: str) -> None:
+        self.homes.pop(path, None)
+
+    async def hand_over(self, path: str, old_uid: int, uid: int, gid: int, to: str | None = None) -> int:
+        if self.homes[path][1] == old_uid:
+            self.homes[to or path] = (self.homes.pop(path)[0], uid)
+        return 1
 
     async def suspend(self, attempt: Attempt) -> None:
         self.frozen.add(attempt)

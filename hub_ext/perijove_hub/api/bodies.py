@@ -45,14 +45,16 @@ SMALL = 64 << 10
 """Bytes of a body that says what to do, and holds no job."""
 
 
-async def read_model(request: Request, model: type[Model], limit: int = SMALL) -> Model:
-    """The body as a `model`, read no further than `limit` bytes.
+async def read_model(
+    request: Request, model: type[Model], limit: int = SMALL, *, optional: bool = False
+) -> Model:
+    """The body as a `model`, read no further than `limit` bytes. `optional`: none is as good as ``{}``.
 
     Raises :class:`InvalidSpecError` naming each wrong field.
     """
     body = await read_body(request, limit)
     try:
-        return model.model_validate_json(body)
+        return model.model_validate_json(b"{}" if optional and not body else body)
     except ValidationError as error:
         found = [
             FieldError(

@@ -7,12 +7,14 @@ import asyncio
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from perijove.model import NodeState, PerijoveError, UnavailableError
+from perijove.model import NodeState, PerijoveError, UnavailableError, User
 from perijove_hub.admission.images import default_entry
 from perijove_hub.admission.volumes import volumes_of
+from perijove_hub.api.arrivals import users_of
 from perijove_hub.api.desk import asker_of, site_of
 from perijove_hub.api.finding import Who, controller_of
 from perijove_hub.api.images import images_seen
+from perijove_hub.users.warnings import warnings
 
 router = APIRouter()
 public = APIRouter()
@@ -58,6 +60,10 @@ class Me(BaseModel):
     name: str
     admin: bool
     home: str | None
+    user: User | None
+    """What is known of them; null for who came by another login of the hub."""
+    warnings: list[str]
+    """For guests: what is nearly used up."""
 
 
 @router.get("/site")
@@ -106,7 +112,13 @@ async def me(request: Request, caller: Who) -> Me:
         home = controller_of(request).identify(caller.name).account.home
     except PerijoveError:
         home = None
-    return Me(name=caller.name, admin=caller.admin, home=home)
+    controller = controller_of(request)
+    user, terms, told = users_of(request).get(caller.name), controller.core.terms_of(caller.name), []
+    if user is not None and terms is not None:
+        now = controller.clock()
+        used = controller.board.standing.account("user", caller.name, None).ever(now)
+        told = warnings(terms, used, user.expires, now)
+    return Me(name=caller.name, admin=caller.admin, home=home, user=user, warnings=told)
 
 
 @public.get("/health")

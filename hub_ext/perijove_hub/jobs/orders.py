@@ -56,6 +56,7 @@ def order_of(
         cwd=spec.cwd,
         mounts=mounts_of(spec, job.owner, identity, lists.volumes),
         make_home=identity.managed,
+        home_limit=identity.home_limit,
         inputs=inputs_of(spec),
         outputs=outputs_of(spec),
         **_surroundings(spec),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from perijove.model import Invitation, LinkedIdentity, User
 from perijove_hub.store.people_tables import identity, invitation, person
-from perijove_hub.users.person import Person
+from perijove_hub.users.person import Moving, Person
 
 _COLUMNS = ("name", "kind", "state", "number", "expires", "valid_from")
 
@@ -26,9 +27,10 @@ def load(connection: Connection) -> list[Person]:
 def _person(row: Any, logins: list[LinkedIdentity]) -> Person:
     detail = dict(row.detail)
     groups, drain = frozenset(detail.pop("groups", ())), bool(detail.pop("drain", False))
+    holds, moving = detail.pop("holds", None), detail.pop("moving", None)
     fields = {name: getattr(row, name) for name in _COLUMNS}
     user = User.model_validate({**detail, **fields, "identities": logins})
-    return Person(user, groups, drain)
+    return Person(user, groups, drain, holds, None if moving is None else Moving(**moving))
 
 
 def save(connection: Connection, people: Sequence[Person]) -> None:
@@ -51,6 +53,10 @@ def _values(one: Person) -> dict[str, Any]:
         detail["groups"] = sorted(one.groups)
     if one.drain:
         detail["drain"] = True
+    if one.holds is not None:
+        detail["holds"] = one.holds
+    if one.moving is not None:
+        detail["moving"] = asdict(one.moving)
     return {**fields, "detail": detail}
 
 

@@ -144,20 +144,16 @@ class Known:
             containers=guests.shared,
         )
 
-    def signed_out(self, since: float) -> dict[str, float]:
-        """Who was signed out after `since`, and when."""
-        moments = {name: person.user.valid_from for name, person in self.people.items()}
-        return {name: at for name, at in moments.items() if at > since}
-
     # ---- who may be called what, and have which number
 
-    def _has_account(self, name: str) -> bool:
+    def has_account(self, name: str) -> bool:
+        """Whether a person's system account is called so, or one that the settings keep."""
         uid = system_uid(name)
         return name in self.settings.accounts or (uid is not None and uid >= FIRST_UID)
 
     def _is_forbidden(self, name: str) -> bool:
         uid = system_uid(name)
-        reserved = is_reserved(name, self.settings.uids) and not self._has_account(name)
+        reserved = is_reserved(name, self.settings.uids) and not self.has_account(name)
         return reserved or (uid is not None and uid < FIRST_UID and name not in self.settings.accounts)
 
     def _is_claimed(self, name: str) -> bool:
@@ -184,7 +180,7 @@ class Known:
         guests = self.settings.guests
         if guests.account is not None:
             return guests.account
-        held = {person.user.account for person in self.people.values()}
+        held = {one for person in self.people.values() for one in (person.user.account, person.holds)}
         found = next((name for name in guests.pool if name not in held), None)
         if found is None:
             text = f"all {len(guests.pool)} accounts for guests are somebody's"

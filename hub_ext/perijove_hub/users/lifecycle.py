@@ -17,7 +17,7 @@ from perijove.model import (
     UserKind,
     UserState,
 )
-from perijove_hub.users.person import Person
+from perijove_hub.users.person import Moving, Person
 
 LIVING = (UserState.WAITING, UserState.ACTIVE, UserState.DISABLED, UserState.EXPIRED)
 
@@ -96,30 +96,38 @@ def expired(person: Person, now: float, *, drain: bool) -> Person:
     return replace(person.changed(state=UserState.EXPIRED, valid_from=now), drain=drain)
 
 
-def promoted(person: Person, place: Place) -> Person:
+def promoted(person: Person, place: Place, moving: Moving | None) -> Person:
     """A guest becomes a member, under the same name; what the guest was given is over."""
     _must_be(person, "promoted", UserState.WAITING, UserState.ACTIVE, UserState.DISABLED, UserState.EXPIRED)
     if not person.guest:
         raise ConflictError(f"{person.user.name} is a member already")
     state = UserState.DISABLED if person.user.state is UserState.DISABLED else UserState.ACTIVE
     where: dict[str, Any] = {"number": place.number, "account": place.account, "home": place.home}
-    return person.changed(
-        **where, kind=UserKind.MEMBER, state=state, expires=None, budget=Budget(), project=None
-    )
+    given: dict[str, Any] = {"expires": None, "budget": Budget(), "project": None}
+    found = person.changed(**where, **given, kind=UserKind.MEMBER, state=state)
+    return replace(found, drain=False, holds=person.user.account, moving=moving)
 
 
-def removed(person: Person, now: float) -> Person:
+def removed(person: Person, now: float, moving: Moving | None) -> Person:
     """They are gone. The record stays, so that neither name nor number is anybody else's."""
     _must_be(person, "removed", *LIVING)
-    return replace(person.changed(state=UserState.REMOVED, valid_from=now, expires=None), drain=False)
+    gone = person.changed(state=UserState.REMOVED, valid_from=now, expires=None, account=None)
+    return replace(gone, drain=False, holds=person.user.account or person.holds, moving=moving)
+
+
+def moved(person: Person) -> Person:
+    """The nodes have done it."""
+    gone = person.user.state is UserState.REMOVED
+    return replace(person.changed(home=None) if gone else person, moving=None)
 
 
 def released(person: Person) -> Person:
-    """The account that a removed guest had may be another's: nothing of theirs is left."""
-    _must_be(person, "released", UserState.REMOVED)
-    if person.user.account is None:
-        raise ConflictError(f"{person.user.name} holds no account of the pool")
-    return person.changed(account=None)
+    """The account that somebody had as a guest may be another's: nothing of theirs is left."""
+    if person.holds is None:
+        raise ConflictError(f"{person.user.name} holds no account of the pool any more")
+    if person.moving is not None:
+        raise ConflictError(f"the files of {person.user.name} are not handed over yet; try again later")
+    return replace(person, holds=None)
 
 
 def signed_out(person: Person, now: float) -> Person:

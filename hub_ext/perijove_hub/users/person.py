@@ -11,6 +11,17 @@ from perijove.model import User, UserKind, UserState
 
 
 @dataclass(frozen=True, slots=True)
+class Moving:
+    """What is to become of a home on the nodes: another account's, or removed."""
+
+    path: str
+    old_uid: int
+    uid: int = 0
+    gid: int = 0
+    remove: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Person:
     """A user with what is not shown of them."""
 
@@ -19,6 +30,10 @@ class Person:
     """Those that a provider told of at the last login."""
     drain: bool = False
     """Of somebody disabled: jobs that run go on to their end."""
+    holds: str | None = None
+    """An account of the pool that they had, and that is nobody else's until it is released."""
+    moving: Moving | None = None
+    """What the nodes have not done yet."""
 
     @property
     def guest(self) -> bool:

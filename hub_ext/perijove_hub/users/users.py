@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from typing import Any
@@ -15,7 +16,11 @@ from typing import Any
 from sqlalchemy import Connection
 
 from perijove.model import (
+    Account,
     ConflictError,
+    FieldError,
+    ForbiddenError,
+    InvalidSpecError,
     Invitation,
     LinkedIdentity,
     NotFoundError,
@@ -23,7 +28,7 @@ from perijove.model import (
     UserKind,
     UserState,
 )
-from perijove_hub.accounts import home_of
+from perijove_hub.accounts import FIRST_UID, home_of, resolve, system_uid
 from perijove_hub.policy.guests import is_invitation
 from perijove_hub.store import people
 from perijove_hub.users import lifecycle
@@ -39,7 +44,7 @@ from perijove_hub.users.arrival import (
 )
 from perijove_hub.users.known import Known
 from perijove_hub.users.lifecycle import Place, Terms
-from perijove_hub.users.person import Person, Standing
+from perijove_hub.users.person import Moving, Person, Standing
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +77,7 @@ class Users(Known):
                 None if name is None else self.people[name],
                 self.rules(arrival.provider),
                 self.invitations.get(code),
-                Names(self.people.get, self._has_account, self._is_forbidden, self._is_claimed),
+                Names(self.people.get, self.has_account, self._is_forbidden, self._is_claimed),
                 now,
             )
             if isinstance(decision, Refused):
@@ -97,7 +102,7 @@ class Users(Known):
         # A guest's provider is anybody's: what it says of groups grants nothing.
         told_groups = () if person.guest else arrival.groups
         groups = frozenset(group for group in told_groups if not is_invitation(group))
-        person = Person(person.user, groups, person.drain).changed(
+        person = replace(person, groups=groups).changed(
             **{name: value for name, value in told.items() if value},
             last_login=now,
             identities=[*others, login],
@@ -116,7 +121,7 @@ class Users(Known):
         """`person` with an account and a home; :class:`ConflictError` when there is none left."""
         guests, user = self.settings.guests, person.user
         if not person.guest:
-            place = Place() if self._has_account(user.name) else self._numbered(user)
+            place = Place() if self.has_account(user.name) else self._numbered(user)
             return lifecycle.activated(person, place, terms, by, now).changed(sponsor=by or None)
         if terms.expires is None and user.expires is None and guests.expires is not None:
             terms = Terms(now + guests.expires, terms.budget, terms.project)
@@ -166,13 +171,69 @@ class Users(Known):
         drain = self.settings.guests.on_disable == "drain"
         return await self.change(name, lambda person: lifecycle.expired(person, self.clock(), drain=drain))
 
-    async def promote(self, name: str, place: Place) -> User:
-        """Make a guest a member, on the account of `place`."""
-        return await self.change(name, lambda person: lifecycle.promoted(person, place))
+    async def promote(self, name: str, account: str | None) -> User:
+        """Make a guest a member: on a system account, or on a number of their own. Files follow."""
 
-    async def remove(self, name: str) -> User:
-        """Let somebody be gone for good."""
-        return await self.change(name, lambda person: lifecycle.removed(person, self.clock()))
+        def decision(person: Person) -> Person:
+            user, before = person.user, self._account_of(person)
+            if account is not None:
+                self._must_be_free(account)
+                place = Place(account=account, home=user.home)
+            else:
+                number = user.number if user.number is not None else self.free_number()
+                place = Place(number=number, home=user.home or home_of(user, self.settings))
+            after = lifecycle.promoted(person, place, None)
+            if before is None or (now := self._account_of(after)) is None or before.uid == now.uid:
+                return after
+            assert user.home is not None
+            moving = Moving(user.home, before.uid, now.uid, now.gid)
+            return lifecycle.promoted(person, place, moving)
+
+        return await self.change(name, decision)
+
+    def _must_be_free(self, account: str) -> None:
+        """Raise :class:`InvalidSpecError` unless somebody may work on that system account."""
+        uid, guests = system_uid(account), self.settings.guests
+        text = ""
+        if uid is None or uid < FIRST_UID:
+            text = "must be the system account of a person"
+        elif account in {guests.account, *guests.pool}:
+            text = "is one of the guests' accounts"
+        else:
+            users = (person.user for person in self.people.values())
+            if other := next((one.name for one in users if account in {one.account, one.name}), None):
+                text = f"is the account of {other}"
+        if text:
+            raise InvalidSpecError(errors=[FieldError("account", account[:80], text)])
+
+    def _account_of(self, person: Person) -> Account | None:
+        try:
+            return resolve(person.user.name, self.settings, person.user).account
+        except ForbiddenError:
+            return None
+
+    async def remove(self, name: str, files: str) -> User:
+        """Let somebody be gone for good. `files`: ``kept``, ``deleted``, or whose they are from now on.
+
+        Only a home that Perijove keeps is given or deleted; a system account's is its own.
+        """
+
+        def decision(person: Person) -> Person:
+            moving, account = None, self._account_of(person)
+            if files != "kept":
+                if person.user.home is None or account is None:
+                    raise ConflictError(f"{name} has no home that is kept here; say files: kept")
+                moving = Moving(person.user.home, account.uid, remove=files == "deleted")
+            if moving is not None and files != "deleted":
+                heir = self.identity(files).account
+                moving = replace(moving, uid=heir.uid, gid=heir.gid)
+            return lifecycle.removed(person, self.clock(), moving)
+
+        return await self.change(name, decision)
+
+    async def moved(self, name: str) -> User:
+        """Note that the nodes have done with the home what was to be done."""
+        return await self.change(name, lifecycle.moved)
 
     async def release(self, name: str) -> User:
         """Let another guest have the account of one who was removed."""
@@ -209,7 +270,7 @@ class Users(Known):
             for login in person.user.identities:
                 if (other := self._logins.get(_key(login))) is not None:
                     raise ConflictError(f"the login {login.subject[:80]} means {other} already")
-            if numbered and not person.guest and person.user.number is None and not self._has_account(name):
+            if numbered and not person.guest and person.user.number is None and not self.has_account(name):
                 place = self._numbered(person.user)
                 person = person.changed(number=place.number, home=place.home)
             if person.user.number in self._numbers and person.user.number is not None:
