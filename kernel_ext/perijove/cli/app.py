@@ -23,6 +23,7 @@ from perijove.cli import (
     submit,
     sweep,
     token,
+    user,
     workflows,
 )
 from perijove.cli.group import CommandLine, Group
@@ -93,6 +94,7 @@ app.add_typer(key.key, name="key", rich_help_panel=_CLIENT)
 app.command("version", rich_help_panel=_CLIENT)(site.version)
 app.command("drain", rich_help_panel=_OPERATE)(governing.drain)
 app.command("undrain", rich_help_panel=_OPERATE)(governing.undrain)
+app.add_typer(user.user, name="user", rich_help_panel=_OPERATE)
 app.add_typer(governing.policy, name="policy", rich_help_panel=_OPERATE)
 app.add_typer(governing.reservation, name="reservation", rich_help_panel=_OPERATE)
 app.add_typer(images.image, name="image", rich_help_panel=_OPERATE)
