@@ -182,3 +182,14 @@ def test_what_does_not_determine_the_result_leaves_the_key(changes: dict[str, An
 def test_a_key_stays_what_it_was() -> None:
     """Else all that is cached anywhere is lost: then `VERSION` changes, and this."""
     assert key_of(parts()) == "sha256:f15f7e26b54cd9aec543b571c5b1c81e5ca08b2840b17b72e9e50f4944198d74"
+
+
+def test_secrets_count_by_name_and_keep_a_result_to_its_owner() -> None:
+    plain, secret = step(), step(secrets={"token": "env"})
+    assert "secrets" not in parts(plain), "keys of steps without any are as they were"
+    assert key_of(parts(plain)) != key_of(parts(secret))
+    assert key_of(parts(secret)) == key_of(parts(step(secrets={"token": "env"})))
+    assert key_of(parts(secret)) != key_of(parts(step(secrets={"token": "file"})))
+    assert keys.for_all(plain)
+    assert not keys.for_all(secret)
+    assert not keys.for_all(step(sealed=False))

@@ -11,6 +11,7 @@ from perijove.model import Job, PerijoveError, Run, State, StepState, Unavailabl
 from perijove_hub.jobs.controller import Controller
 from perijove_hub.jobs.events import Kill
 from perijove_hub.store.workflow_rows import ResultLine
+from perijove_hub.workflows.keys import for_all
 from perijove_hub.workflows.live import Live, Unit, brief
 from perijove_hub.workflows.opening import open_due, take_settled
 from perijove_hub.workflows.reading import Reading
@@ -139,7 +140,7 @@ class Advancing:
         line = ResultLine(
             key=unit.key,
             owner=live.run.owner,
-            sealed=live.step_of(unit).sealed,
+            sealed=for_all(live.step_of(unit)),
             workflow=live.run.name,
             step=live.label(unit),
             run=live.run.id,

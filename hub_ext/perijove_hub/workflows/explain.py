@@ -34,6 +34,7 @@ _SINGLE: dict[str, tuple[CauseKind, str]] = {
     "network": (CauseKind.ENVIRONMENT, "network"),
     "user": (CauseKind.ENVIRONMENT, "user"),
     "volumes": (CauseKind.ENVIRONMENT, "volumes"),
+    "secrets": (CauseKind.ENVIRONMENT, "secrets"),
 }
 
 

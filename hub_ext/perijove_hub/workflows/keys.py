@@ -59,7 +59,14 @@ def constant(
         "network": "none" if step.sealed else step.network or "",
         "user": step.user,
         "volumes": [] if step.sealed else sorted(str(volume) for volume in step.volumes),
+        # Names: what they hold is told to nobody, and another value may be what makes it work at last.
+        **({"secrets": {name: str(place) for name, place in step.secrets.items()}} if step.secrets else {}),
     }
+
+
+def for_all(step: Step) -> bool:
+    """Whether anybody with an equal step may take its result: it saw nothing but what its key tells."""
+    return step.sealed and not step.secrets
 
 
 def ingredients(

@@ -12,6 +12,7 @@ from perijove_hub.jobs.controller import Controller
 from perijove_hub.store import files
 from perijove_hub.store.workflow_rows import ResultLine, StepLine
 from perijove_hub.workflows import explain
+from perijove_hub.workflows.keys import for_all
 from perijove_hub.workflows.live import Live, Unit
 from perijove_hub.workflows.submitting import Draft
 
@@ -171,7 +172,7 @@ def give(unit: Unit, result: Found) -> None:
 
 
 def _flight(live: Live, unit: Unit) -> tuple[str, str]:
-    return unit.key or "", "" if live.step_of(unit).sealed else live.run.owner
+    return unit.key or "", "" if for_all(live.step_of(unit)) else live.run.owner
 
 
 def _inputs(ingredients: dict[str, Any] | None) -> list[str]:
