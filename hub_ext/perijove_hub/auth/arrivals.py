@@ -12,6 +12,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from perijove_hub.auth.fetching import trusted
 from perijove_hub.auth.refusals import ProviderDownError
 
 PATIENCE = 8.0
@@ -126,7 +127,7 @@ class Reception:
             token = self._token_file.read_text().strip()
             headers = {"Authorization": f"Bearer {token}"}
             # Straight to this host, whatever proxy the operator's shell has.
-            async with httpx.AsyncClient(timeout=5.0, trust_env=False) as http:
+            async with httpx.AsyncClient(timeout=5.0, trust_env=False, verify=trusted(None)) as http:
                 return await http.request(method, f"{self._api}{path}", json=body, headers=headers)
         except (OSError, httpx.HTTPError) as error:
             said = f"{method} {path}: {type(error).__name__}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,17 @@ LARGEST = 1 << 20
 """Bytes; no honest answer comes near."""
 
 
+@cache
+def trusted(ca_file: Path | None) -> ssl.SSLContext:
+    """Whose certificates are believed; read once, which takes longer than a request."""
+    return ssl.create_default_context(cafile=str(ca_file)) if ca_file else httpx.create_ssl_context()
+
+
 class Fetcher:
     """HTTP to one provider, who is called `title` in what people read."""
 
     def __init__(self, title: str, ca_file: Path | None = None) -> None:
-        self._title = title
-        self._verify: ssl.SSLContext | bool = (
-            ssl.create_default_context(cafile=str(ca_file)) if ca_file else True
-        )
+        self._title, self._trusted = title, trusted(ca_file)
 
     async def document(self, method: str, url: str, **more: Any) -> dict[str, Any]:
         """The JSON object at `url`; else raises as :meth:`any`."""
@@ -40,7 +44,7 @@ class Fetcher:
         """
         try:
             async with (
-                httpx.AsyncClient(timeout=SECONDS, verify=self._verify) as http,
+                httpx.AsyncClient(timeout=SECONDS, verify=self._trusted) as http,
                 http.stream(method, url, **more) as answer,
             ):
                 status, content = answer.status_code, b""
