@@ -103,6 +103,11 @@ def _host(host: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         yield "--group-add", gid
     for capability in host.get("CapDrop") or ():
         yield "--cap-drop", capability
+    for capability in host.get("CapAdd") or ():
+        yield "--cap-add", capability
+    for port, places in (host.get("PortBindings") or {}).items():
+        for place in places:
+            yield "--publish", f"{place.get('HostIp', '')}:{place['HostPort']}:{port}"
     for each in host.get("SecurityOpt") or ():
         yield "--security-opt", each.removesuffix(":true")
     for field, flag in (("Init", "--init"), ("ReadonlyRootfs", "--read-only")):
@@ -134,6 +139,7 @@ def _mount(mount: Mapping[str, Any]) -> str:
         f"target={mount['Target']}",
         *(["readonly"] if mount.get("ReadOnly") else []),
         *([f"bind-propagation={propagation}"] if propagation else []),
+        *(["bind-nonrecursive"] if (mount.get("BindOptions") or {}).get("NonRecursive") else []),
     ]
     quoted = ('"' + each.replace('"', '""') + '"' if set(each) & {",", '"'} else each for each in fields)
     return ",".join(quoted)

@@ -93,7 +93,7 @@ class Image:
 def file_size(size: int, *, lasting: bool) -> int:
     """Of an image with room for `size` bytes of files.
 
-    Inodes take theirs (a sixty-fourth), what ext4 keeps for its own maps (2 %, 16 MiB at most), and a journal.
+    Inodes take theirs (a sixty-fourth), what ext4 keeps for its maps (2 %, 16 MiB at most), and a journal.
     """
     whole = size + size // 56 + min(size // 44, 17 << 20) + (512 << 10)
     if lasting:
