@@ -157,6 +157,9 @@ def header_options(script: str, name: str) -> dict[str, Any]:
 
 def _add_resources(group: Any) -> None:
     group.add_argument("--image", help="container image; the notebook's own when not given")
+    group.add_argument("--runenv", metavar="NAME[-VERSION]", help="an environment in place of an image")
+    group.add_argument("--require", action="append", help="FEATURE[-VERSION] of it; the first that is there")
+    group.add_argument("--user", choices=("self", "root"), help="root in its container, where granted")
     group.add_argument("--launcher", help="docker, podman, process, ...")
     group.add_argument("--node", help="this node only")
     group.add_argument("--partition", help="this group of nodes")
@@ -170,10 +173,11 @@ def _add_resources(group: Any) -> None:
     group.add_argument("-g", "--gpus", metavar="N", help="2, a100, a100:2 or 2@40G")
     group.add_argument("-t", "--time", metavar="TIME", help="stop it after 90s, 30m, 1d12h, ...")
     group.add_argument("--shm", metavar="SIZE", help="size of /dev/shm")
+    group.add_argument("--tmp-disk", metavar="SIZE", help="scratch space on the node: 20G")
     group.add_argument(
         "--resource", action="append", metavar="NAME=COUNT", help="what else nodes count: licence=1"
     )
-    group.add_argument("--network", help="none, bridge, host or user")
+    group.add_argument("--network", help="none, bridge, user, project or host")
 
 
 def parameter_value(text: str) -> Any:

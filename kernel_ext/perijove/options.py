@@ -14,6 +14,9 @@ from perijove.model.errors import FieldError, InvalidSpecError
 _FIELDS = {
     "name": "name",
     "image": "image",
+    "runenv": "runenv",
+    "require": "require",
+    "user": "user",
     "launcher": "launcher",
     "node": "node",
     "cpus": "cpu",
@@ -21,6 +24,7 @@ _FIELDS = {
     "gpus": "gpus",
     "time": "time_limit",
     "shm": "shm_size",
+    "tmp_disk": "tmp_disk",
     "resource": "resources",
     "array": "array",
     "depends": "depends_on",
@@ -48,7 +52,7 @@ _FIELDS = {
 OPTIONS = frozenset(_FIELDS)
 """The names :func:`spec_fields` takes."""
 _PAIRS = frozenset({"constraint", "env", "label"})
-_LISTS = frozenset({"depends", "retry_on"})
+_LISTS = frozenset({"depends", "require", "retry_on"})
 
 
 def spec_fields(**options: Any) -> dict[str, Any]:

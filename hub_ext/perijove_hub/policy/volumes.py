@@ -23,7 +23,7 @@ SYSTEM_SOURCES = ("/boot", "/dev", "/etc", "/proc", "/root", "/run", "/sys", "/v
                   "/var/lib/docker", "/var/run")  # fmt: skip
 """Folders of a node that no job may be shown: who may write (or, some of them, read) there is its root."""
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
-_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f:,]")
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f:,\\]")
 PLACES = ("user", "project", "home")
 
 
@@ -35,7 +35,7 @@ def overlap(one: str, other: str) -> bool:
 def wrong_path(path: str) -> str:
     """Why a configured path cannot be one; empty when it can."""
     if _FORBIDDEN.search(path):
-        return "a path of a volume has no colons, commas or control characters"
+        return "a path of a volume has no colons, commas, backslashes or control characters"
     unknown = [name for name in _PLACEHOLDER.findall(path) if name not in PLACES]
     if unknown or "{" in (rest := _PLACEHOLDER.sub("x", path)) or "}" in rest:
         return "in braces may stand {user}, {project} or {home}"

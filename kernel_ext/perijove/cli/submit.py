@@ -37,6 +37,9 @@ QUEUE = "Queue"
 
 Name = Annotated[str | None, Option(help="What to call the job.")]
 Image = Annotated[str | None, Option(help="Container image to run in.", rich_help_panel=WHERE)]
+Runenv = Annotated[str | None, Option(help="NAME[-VERSION]; see `perijove runenvs`.", rich_help_panel=WHERE)]
+Require = Annotated[list[str] | None, Option(help="FEATURE[-VERSION] of it.", rich_help_panel=WHERE)]
+User = Annotated[str | None, Option(help="root in its container, where granted.", rich_help_panel=WHERE)]
 Launcher = Annotated[
     str | None, Option(help="docker, podman, process, ...: see `perijove nodes`.", rich_help_panel=WHERE)
 ]
@@ -63,6 +66,10 @@ Time = Annotated[
     ),
 ]
 Shm = Annotated[str | None, Option(help="Size of /dev/shm.", rich_help_panel=RESOURCES)]
+TmpDisk = Annotated[
+    str | None,
+    Option(help="Scratch space on the node, as 20G; $PERIJOVE_SCRATCH.", rich_help_panel=RESOURCES),
+]
 Resource = Annotated[
     list[str] | None,
     Option(help="NAME=COUNT of what else nodes count, such as licence=1.", rich_help_panel=RESOURCES),
@@ -135,7 +142,7 @@ Volume = Annotated[
     list[str] | None,
     Option(help="A volume of this site, NAME or NAME:ro, beside the home.", rich_help_panel=FILES),
 ]
-Network = Annotated[str | None, Option(help="none, bridge, host or user.", rich_help_panel=FILES)]
+Network = Annotated[str | None, Option(help="none, bridge, user, project or host.", rich_help_panel=FILES)]
 Env = Annotated[
     list[str] | None,
     Option("--env", "-e", help="KEY=VALUE for the job's environment.", rich_help_panel=FILES),
@@ -177,6 +184,9 @@ def submit(
     command: Command,
     name: Name = None,
     image: Image = None,
+    runenv: Runenv = None,
+    require: Require = None,
+    user: User = None,
     launcher: Launcher = None,
     node: Node = None,
     cpus: Cpus = None,
@@ -184,6 +194,7 @@ def submit(
     gpus: Gpus = None,
     time: Time = None,
     shm: Shm = None,
+    tmp_disk: TmpDisk = None,
     resource: Resource = None,
     array: Array = None,
     depends: Depends = None,
