@@ -20,6 +20,7 @@ SITE: dict[str, Any] = {
     "containers": True,
     "default_image": "nb:1",
     "images": ["nb:1", 'x"><script>alert(1)</script>'],
+    "descriptions": {"nb:1": "Notebooks <b>& more</b>"},
     "largest": {"cpu": 4.0, "memory": 8 << 30, "gpus": 2},
     "free": {"cpu": 2.5, "memory": 3 << 30, "gpus": 1},
 }
@@ -36,7 +37,7 @@ def test_the_form_shows_what_is_free_and_escapes_names() -> None:
     assert "<script>" not in form
     assert "2.5 free now" in form
     assert "3G free now" in form
-    assert '<option value="nb:1" selected>' in form
+    assert '<option value="nb:1" selected>nb:1 - Notebooks &lt;b&gt;&amp; more&lt;/b&gt;</option>' in form
     assert 'name="gpus"' in form
 
 
