@@ -6,22 +6,27 @@ pg_restore(1) and psql(1), which must be on PATH and of its major version or lat
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 import sqlite3
 import subprocess
+import time
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Connection, func, insert, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import SQLModel
 
 from perijove.model import OperatorError
+from perijove_hub.store.audit import Act, append
 from perijove_hub.store.database import Database
 from perijove_hub.store.engine import writing
 from perijove_hub.store.lease import NAME
+from perijove_hub.store.people_tables import audit
 
 SKIPPED = 1_000_000
 """Numbers that a restore gives up: those given after the backup was made are on nodes and in logs."""
@@ -54,17 +59,18 @@ def backup(database: Database, file: Path) -> None:
 def restore(database: Database, file: Path, *, force: bool = False, skip: int = SKIPPED) -> None:
     """Put back what :func:`backup` wrote, from this or an earlier version, in place of all that is there.
 
-    The next `skip` ids of jobs and events, and fences, are not given again. :class:`OperatorError`, and
+    The next `skip` ids of jobs and events, and fences, are not given again. What the audit log has that the
+    copy has not stays in it, with an entry of the restoration itself. :class:`OperatorError`, and
     nothing is changed, when the file is no backup or, unless `force`, while a service leads.
     """
     if not file.is_file():
         raise OperatorError(f"{file}: there is no such file")
-    given = _given(database, force=force)
+    given, audited = _given(database, force=force), _audited(database)
     try:
         if database.postgresql:
-            _restore_postgresql(database, file, given, skip)
+            _restore_postgresql(database, file, given, skip, audited)
         else:
-            _restore_sqlite(database, file, given, skip)
+            _restore_sqlite(database, file, given, skip, audited)
     except (OSError, sqlite3.Error) as error:
         raise OperatorError(f"{file} was not restored: {error}") from error
 
@@ -89,6 +95,27 @@ def _given(database: Database, *, force: bool) -> Given:
     return row.fence, row.last_job, row.last_seq
 
 
+Audited = list[dict[str, Any]]
+"""Rows of the audit log."""
+
+
+def _audited(database: Database) -> Audited:
+    try:
+        with database.engine.connect() as connection:
+            return [dict(row._mapping) for row in connection.execute(select(audit).order_by(audit.c.seq))]
+    except SQLAlchemyError:
+        return []  # of an earlier form, or broken
+
+
+def _carry_over(connection: Connection, audited: Audited, file: Path) -> None:
+    last = connection.execute(select(func.max(audit.c.seq))).scalar() or 0
+    newer = [row for row in audited if row["seq"] > last]
+    if newer:
+        connection.execute(insert(audit), newer)
+    after = {"backup": file.name, "kept": len(newer)}
+    append(connection, [Act(time.time(), getpass.getuser(), "restore", "database", after=after)])
+
+
 def _skipping(given: Given, skip: int) -> str:
     columns = ("fence", "last_job", "last_seq")
     pairs = zip(columns, given, strict=True)
@@ -98,7 +125,7 @@ def _skipping(given: Given, skip: int) -> str:
     return f"UPDATE lease SET {', '.join(changes)}, expires = 0 WHERE name = '{NAME}'"  # noqa: S608
 
 
-def _restore_sqlite(database: Database, file: Path, given: Given, skip: int) -> None:
+def _restore_sqlite(database: Database, file: Path, given: Given, skip: int, audited: Audited) -> None:
     target = _sqlite_file(database)
     prepared = target.with_name(f".{target.name}.restored")
     try:
@@ -115,6 +142,7 @@ def _restore_sqlite(database: Database, file: Path, given: Given, skip: int) -> 
         copy.migrate()
         with writing(copy.engine) as connection:
             connection.execute(text(_skipping(given, skip)))
+            _carry_over(connection, audited, file)
         copy.close()
         database.close()
         try:
@@ -129,14 +157,14 @@ def _restore_sqlite(database: Database, file: Path, given: Given, skip: int) -> 
             Path(f"{prepared}{end}").unlink(missing_ok=True)
 
 
-def _restore_postgresql(database: Database, file: Path, given: Given, skip: int) -> None:
+def _restore_postgresql(database: Database, file: Path, given: Given, skip: int, audited: Audited) -> None:
     argv = ["pg_restore", "--no-owner", "--no-privileges", "--file", "-", str(file)]
     script = _run(argv, None)
     # Of a later form there may be more tables than in the file; of the first one there was no lease.
     tables = ", ".join([*SQLModel.metadata.tables, "alembic_version"])
     lease = f"IF to_regclass('lease') IS NOT NULL THEN {_skipping(given, skip)}; END IF;"
     whole = (
-        f"DROP TABLE IF EXISTS {tables} CASCADE;\n{script}\n"
+        f"DROP TABLE IF EXISTS {tables} CASCADE;\nDROP FUNCTION IF EXISTS audit_is_kept;\n{script}\n"
         f"SET search_path = public;\nDO $$ BEGIN {lease} END $$;\n"
     )
     argv = ["psql", "--no-psqlrc", "--quiet", "--single-transaction", "--set", "ON_ERROR_STOP=1", "--output"]
@@ -146,6 +174,7 @@ def _restore_postgresql(database: Database, file: Path, given: Given, skip: int)
     with writing(database.engine) as connection:
         if connection.execute(text("SELECT fence FROM lease")).scalar_one() == 0:  # just made
             connection.execute(text(_skipping(given, skip)))
+        _carry_over(connection, audited, file)
 
 
 def _copy(source: Path, target: Path) -> None:

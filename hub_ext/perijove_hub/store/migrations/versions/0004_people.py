@@ -123,3 +123,9 @@ def _keep_audit() -> None:
             f"CREATE TRIGGER audit_kept_{verb.lower()} BEFORE {verb} ON audit"
             " BEGIN SELECT RAISE(ABORT, 'the audit log only grows'); END"
         )
+    # INSERT OR REPLACE removes a row without firing the trigger of DELETE (sqlite.org/lang_conflict.html).
+    op.execute(
+        "CREATE TRIGGER audit_kept_insert BEFORE INSERT ON audit"
+        " WHEN EXISTS (SELECT 1 FROM audit WHERE seq = NEW.seq)"
+        " BEGIN SELECT RAISE(ABORT, 'the audit log only grows'); END"
+    )
