@@ -61,6 +61,9 @@ async def test_a_followed_log_ends_with_the_token_that_follows(site: People) -> 
 async def test_what_was_let_in_before_a_sign_out_is_of_no_use(site: People) -> None:
     await site.arrive("bob")
     old, session = await site.token("bob"), site.browser("bob")
+    stored = (await site.by("bob").post("/files", content=b"x")).json()["digest"]
+    link = (await site.by("bob").post("/files/sign", json={"digest": stored})).json()["url"]
+    assert (await session.get(link)).status_code == 200
     assert (await session.get("/account")).status_code == 200
     assert (await site.by("boss").post("/users/bob/sign-out")).status_code == 200
     assert await site.status(old["token"]) == 401
@@ -70,6 +73,7 @@ async def test_what_was_let_in_before_a_sign_out_is_of_no_use(site: People) -> N
         "you were signed out everywhere; log in again",
     )
     assert (await session.get("/account")).status_code == 401
+    assert (await session.get(link)).status_code == 403
     assert site.app.state.tokens.of("bob") == []
 
 

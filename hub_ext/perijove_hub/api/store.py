@@ -103,16 +103,17 @@ async def sign(request: Request, caller: Who) -> Signed:
     wanted = await read_model(request, ToSign)
     if is_tree(wanted.digest):
         raise UserError("digest: a folder has no URL; sign its files")
-    expires = controller_of(request).clock() + wanted.seconds
+    now = controller_of(request).clock()
+    expires, signed = now + wanted.seconds, {"by": caller.name, "at": now}
     if wanted.method == "GET":
         await must_own(request, caller, wanted.digest)
         await _must_be_there(request, wanted.digest)
         there = await asyncio.to_thread(keeper_of(request).store.sign, wanted.digest, wanted.seconds)
-        own_url = _url(request, {"get": wanted.digest, "until": expires})
+        own_url = _url(request, {"get": wanted.digest, "until": expires, **signed})
         return Signed(url=there or own_url, method="GET", expires=expires)
     upload = secrets.token_hex(16)
     there = await asyncio.to_thread(keeper_of(request).store.sign_upload, upload, wanted.seconds)
-    token = {"put": wanted.digest, "owner": caller.name, "until": expires}
+    token = {"put": wanted.digest, "owner": caller.name, "until": expires, **signed}
     if there is None:
         return Signed(url=_url(request, token), method="PUT", expires=expires)
     return Signed(url=there, method="PUT", expires=expires, finish=_url(request, {**token, "upload": upload}))
@@ -172,4 +173,7 @@ def _opened(request: Request, token: str, use: str) -> dict[str, Any]:
         raise ForbiddenError("this URL was signed for something else")
     if controller_of(request).clock() > told["until"]:
         raise ForbiddenError("this URL holds no more; have another one signed")
+    standing = request.app.state.users.standing(told["by"])
+    if standing.state != "active" or told["at"] < standing.valid_from:
+        raise ForbiddenError("who had this URL signed was signed out; have another one signed")
     return told
