@@ -183,6 +183,7 @@ def _while_it_runs(node: RealNode, order: Order) -> None:
     assert not seen.stdout
 
 
+@pytest.mark.parametrize("node", ["process", pytest.param("docker", marks=pytest.mark.engine)], indirect=True)
 async def test_another_agent_goes_on_hiding_them(node: RealNode, test_image: str) -> None:
     order = order_of(node, test_image, SHOWS)
     running = asyncio.ensure_future(node.agent.start([order]))

@@ -23,6 +23,7 @@ from perijove.model import Account, Attempt
 from perijove_spawners.failpoints import reach
 from perijove_spawners.launcher import JOB_SECRETS, Launch, LaunchError, Mount, RegistryLogin
 from perijove_spawners.node.masking import Mask
+from perijove_spawners.node.staging import files_account
 from perijove_spawners.protocol import Order
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class SecretFolders:
         if login := order.registry:
             _put(own / _LOGIN, json.dumps([login.username, login.password]).encode(), 0o600)
         if values:
-            uid, gid = (0, 0) if order.root else (order.account.uid, order.account.gid)
+            account = files_account(order)
             fresh = base / f"{_NEW}{order.attempt}"
             fresh.mkdir(mode=0o700)
             for name, value in values.items():
@@ -102,7 +103,7 @@ class SecretFolders:
             fresh.chmod(0o500)
             if os.geteuid() == 0:
                 for path in [*(fresh / name for name in values), fresh]:
-                    os.chown(path, uid, gid, follow_symlinks=False)
+                    os.chown(path, account.uid, account.gid, follow_symlinks=False)
             fresh.rename(base / str(order.attempt))
 
     def path(self, attempt: Attempt) -> str:
