@@ -6,11 +6,14 @@ import re
 import unicodedata
 from collections.abc import Callable
 
+from perijove.model import ConflictError
 from perijove_hub.users.configuration import SYSTEM_NAME, UidRange
 from perijove_hub.users.uids import number_named
 
 LONGEST = 32
 """Characters of a system account's name (useradd(8))."""
+MANY = 10_000
+"""People of one name."""
 RESERVED = frozenset(
     {"admin", "administrator", "guest", "hub", "me", "nobody", "perijove", "project", "root", "service"}
     | {"services", "site", "standing", "system", "trial", "user", "users", "waiting"}
@@ -26,7 +29,7 @@ def normalised(*wishes: str) -> str:
     for wish in wishes:
         plain = unicodedata.normalize("NFKD", wish.partition("@")[0]).encode("ascii", "ignore").decode()
         name = re.sub(r"[^a-z0-9_]+", "-", plain.lower()).strip("-")
-        name = name.lstrip("0123456789-")[: LONGEST - 4].rstrip("-")
+        name = re.sub(r"^([0-9-]|perijove-)+", "", name)[: LONGEST - 4].rstrip("-")
         if name:
             return name
     return "someone"
@@ -44,10 +47,13 @@ def is_name(name: str) -> bool:
 
 
 def free_name(base: str, taken: Callable[[str], bool]) -> str:
-    """`base`, or with the lowest number behind it that makes it free: ``alice-2``."""
+    """`base`, or with the lowest number behind it that makes it free: ``alice-2``.
+
+    Raises :class:`ConflictError` when there are too many.
+    """
     if not taken(base):
         return base
-    number = 2
-    while taken(f"{base[: LONGEST - 8]}-{number}"):
-        number += 1
-    return f"{base[: LONGEST - 8]}-{number}"
+    for number in range(2, MANY):
+        if not taken(name := f"{base[: LONGEST - 8]}-{number}"):
+            return name
+    raise ConflictError(f"there are too many called {base}")

@@ -1,0 +1,225 @@
+"""Guests: invited, activated, bounded, disabled, promoted, removed; by whom, and also after a crash."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from waiting import becomes
+
+from perijove.model import Budget, UserKind
+from perijove_hub.accounting import HOUR
+from perijove_hub.app import create_app
+from perijove_hub.identity import Caller
+from perijove_hub.policy.account import Amounts
+from perijove_hub.settings import Settings
+from perijove_hub.users.users import Users
+from perijove_hub.users.watch import Watch
+from perijove_spawners.fabric.port import DirectFabric
+
+from .conftest import SimulatedNode, Tokens
+
+POLICY = "projects:\n  moon: {leads: [lena], members: [lena]}\n  sun: {leads: [sam]}\n"
+CALLERS = {
+    "login": Caller("perijove-login", login=True, person=False),
+    "spawner": Caller("perijove-spawner", act_as=True, person=False),
+    "boss": Caller("boss", admin=True),
+    "lena": Caller("lena"),
+    "sam": Caller("sam"),
+    "gina": Caller("gina"),
+}
+
+
+class Site:
+    """A running service, asked in several names, and its node."""
+
+    def __init__(self, app: Any, node: SimulatedNode) -> None:
+        self.users: Users = app.state.users
+        self.watch: Watch = app.state.watch
+        self.controller, self.node = app.state.controller, node
+        self._transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+
+    async def ask(self, who: str, method: str, path: str, body: Any = None) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {who}"}
+        async with httpx.AsyncClient(transport=self._transport, base_url="http://s", headers=headers) as http:
+            return await http.request(method, f"/api/v1{path}", json=body)
+
+    async def done(self, who: str, path: str, body: Any = None) -> dict[str, Any]:
+        answer = await self.ask(who, "POST", path, body)
+        assert answer.status_code in {200, 201}, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    async def arrive(self, subject: str, **more: Any) -> dict[str, Any]:
+        body = {"provider": "github", "subject": subject, "username": subject, **more}
+        return await self.done("login", "/arrivals", body)
+
+    async def guest(self, name: str = "gina", **terms: Any) -> None:
+        await self.arrive(name)
+        await self.done("boss", f"/users/{name}/activate", terms)
+
+    async def submit(self, **spec: Any) -> dict[str, Any]:
+        return await self.done("gina", "/jobs", {"command": ["true"], "launcher": "docker", **spec})
+
+    async def state(self, job: int) -> str:
+        return str((await self.ask("boss", "GET", f"/jobs/{job}")).json()["state"])
+
+    async def until(self, job: int, *states: str) -> None:
+        async def reached() -> bool:
+            return await self.state(job) in states
+
+        await becomes(reached, f"{job}: {states}", 60)
+
+
+@asynccontextmanager
+async def site(
+    settings: Settings, guests: dict[str, Any] | None = None, there: SimulatedNode | None = None
+) -> AsyncIterator[Site]:
+    changed = settings.model_validate({**settings.model_dump(), "guests": guests or {}})
+    there = there or SimulatedNode()
+    app = create_app(changed, fabric=DirectFabric([there]), identities=Tokens(CALLERS))
+    async with app.router.lifespan_context(app):
+        yield Site(app, there)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    return Settings.model_validate(
+        {
+            "state": tmp_path,
+            "mode": "hub",
+            "images": ["*"],
+            "login": {"providers": {"github": {"client_id": "x", "preset": "github"}}},
+        }
+    )
+
+
+async def test_a_link_for_an_address_lets_in_once_and_nobody_else(settings: Settings) -> None:
+    async with site(settings, {"disk": "1G", "expires": "30d"}) as here:
+        body = {"project": "moon", "email": "g@example.org", "budget": {"cpu_minutes": 60}}
+        code = (await here.done("lena", "/invitations", body))["code"]
+        assert code not in (await here.ask("lena", "GET", "/invitations")).text
+        for wrong in ({}, {"email": "g@example.org"}, {"email": "x@example.org", "email_verified": True}):
+            answer = await here.arrive("gina", invitation=code, **wrong)
+            assert (answer["name"], answer["state"]) == (None, "refused")
+        right = {"email": "G@example.org", "email_verified": True}
+        both = await asyncio.gather(*(here.arrive(who, invitation=code, **right) for who in ("gina", "eve")))
+        assert sorted(answer["state"] for answer in both) == ["active", "refused"]
+        [person] = here.users.people.values()
+        assert person.user.project == "moon"
+        assert person.user.sponsor == "lena"
+        assert person.user.expires is not None
+        assert person.user.budget == Budget(cpu_minutes=60)
+
+
+async def test_an_open_link_waits_for_the_projects_lead_and_no_other(settings: Settings) -> None:
+    async with site(settings) as here:
+        assert (await here.ask("sam", "POST", "/invitations", {"project": "moon"})).status_code == 403
+        assert (await here.ask("gina", "POST", "/invitations", {})).status_code == 403
+        code = (await here.done("lena", "/invitations", {"project": "moon"}))["code"]
+        assert (await here.arrive("gina", invitation=code))["state"] == "waiting"
+        assert (await here.ask("sam", "GET", "/users/gina")).status_code == 404
+        assert (await here.ask("sam", "POST", "/users/gina/activate")).status_code == 404
+        waiting = (await here.ask("lena", "GET", "/users?state=waiting")).json()
+        assert [user["name"] for user in waiting] == ["gina"]
+        assert (await here.done("lena", "/users/gina/activate"))["state"] == "active"
+        assert (await here.ask("lena", "POST", "/users/gina/promote")).status_code == 403
+        assert (await here.submit())["spec"]["project"] == "moon"
+
+
+async def test_names_of_others_are_never_a_guests(settings: Settings) -> None:
+    async with site(settings) as here:
+        for taken in ("root", "daemon", "lena", "sam", "user20042", "perijove-login", "admin"):
+            answer = await here.arrive(f"id-{taken}", username=taken)
+            assert answer["name"] not in {taken, None}
+            assert answer["state"] == "waiting"
+
+
+async def test_a_guests_bounds_hold(settings: Settings) -> None:
+    async with site(settings, {"disk": "1G", "network": ["none"]}) as here:
+        await here.guest(budget={"cpu_minutes": 6})
+        assert (await here.submit(network=None))["spec"]["network"] == "none"
+        for refused in ({"network": "bridge"}, {"user": "root"}, {"launcher": "process"}):
+            answer = await here.ask(
+                "gina", "POST", "/jobs", {"command": ["true"], "launcher": "docker", **refused}
+            )
+            assert answer.status_code == 422, answer.text
+            assert "guest" in answer.text
+        here.controller.board.standing.remember("gina", Amounts(0.2 * HOUR, 0, 0), here.controller.clock())
+        answer = await here.ask("gina", "POST", "/jobs", {"command": ["true"], "launcher": "docker"})
+        assert "budget of guest gina: cpu_hours 0.2 of 0.1 used in all" in answer.text
+        await here.done("boss", "/users/gina/extend", {"budget": {"cpu_minutes": 600}})
+        await here.submit()
+        home = here.users.identity("gina").home_source
+        here.node.homes[home] = (2 << 30, 20_001)
+        here.watch._unmeasured.add("gina")
+        await here.watch.measure()
+        answer = await here.ask("gina", "POST", "/jobs", {"command": ["true"], "launcher": "docker"})
+        assert "the home of guest gina takes 2G of 1G" in answer.text, answer.text
+        assert "over" in " ".join((await here.ask("gina", "GET", "/me")).json()["warnings"])
+
+
+async def test_jobs_end_when_their_guest_is_disabled_or_expires(settings: Settings) -> None:
+    async with site(settings) as here:
+        await here.guest()
+        job = (await here.submit())["id"]
+        await here.until(job, "running")
+        assert (await here.done("boss", "/users/gina/disable"))["state"] == "disabled"
+        await here.until(job, "killed")
+        assert (await here.ask("gina", "GET", "/jobs")).status_code == 403
+        await here.done("boss", "/users/gina/enable")
+        there = here.node
+        job = (await here.submit())["id"]
+        await here.until(job, "running")
+        await here.users.change("gina", lambda person: person.changed(expires=1.0))
+    # The service died before it acted.
+    async with site(settings, there=there.restart()) as again:
+        await again.until(job, "killed")
+        assert again.users.standing("gina").state == "expired"
+        later = again.controller.clock() + 3600
+        assert (await again.done("boss", "/users/gina/extend", {"expires": later}))["state"] == "active"
+
+
+async def test_draining_holds_what_waits_and_leaves_what_runs(settings: Settings) -> None:
+    async with site(settings, {"on_disable": "drain"}) as here:
+        await here.guest()
+        running = (await here.submit(cpu=4))["id"]
+        await here.until(running, "running")
+        waiting = (await here.submit(cpu=4))["id"]
+        await here.done("boss", "/users/gina/disable")
+        await here.until(waiting, "held")
+        assert await here.state(running) == "running"
+
+
+async def test_a_promoted_guest_keeps_name_files_and_jobs(settings: Settings) -> None:
+    async with site(settings, {"account": "nobody"}) as here:
+        await here.arrive("gina")
+        refused = await here.ask("boss", "POST", "/users/gina/activate")
+        assert refused.status_code == 200, "the account is looked at when a job starts"
+    async with site(settings) as here:
+        await here.guest("hugo")
+        before = here.users.identity("hugo")
+        here.node.homes[before.home_source] = (5, before.account.uid)
+        user = await here.done("boss", "/users/hugo/promote")
+        assert (user["kind"], user["name"], user["number"]) == ("member", "hugo", 1)
+        assert here.users.identity("hugo") == before
+        assert here.users.people["hugo"].user.kind is UserKind.MEMBER
+
+
+async def test_a_removed_guests_files_are_anothers(settings: Settings) -> None:
+    async with site(settings) as here:
+        await here.guest("hugo")
+        await here.guest("gina")
+        home, heir = here.users.identity("hugo"), here.users.identity("gina")
+        here.node.homes[home.home_source] = (5, home.account.uid)
+        await here.done("boss", "/users/hugo/remove", {"files": "gina"})
+        await here.watch.round()
+        assert here.node.homes[home.home_source] == (5, heir.account.uid)
+        assert (await here.arrive("hugo"))["state"] == "refused"
+        assert (await here.arrive("other", username="hugo"))["name"] == "hugo-2"
