@@ -10,6 +10,8 @@ from perijove.cli import (
     account,
     accounting,
     acting,
+    announcement,
+    audit,
     explaining,
     governing,
     images,
@@ -17,6 +19,7 @@ from perijove.cli import (
     key,
     listing,
     outcome,
+    project,
     secret,
     site,
     store,
@@ -92,6 +95,11 @@ app.command("logout", rich_help_panel=_CLIENT)(account.logout)
 app.add_typer(token.token, name="token", rich_help_panel=_CLIENT)
 app.add_typer(key.key, name="key", rich_help_panel=_CLIENT)
 app.command("version", rich_help_panel=_CLIENT)(site.version)
+app.add_typer(project.project, name="project", rich_help_panel=_OPERATE)
+app.command("quota", rich_help_panel=_OPERATE)(project.quota)
+app.command("audit", rich_help_panel=_OPERATE)(audit.audit)
+app.add_typer(announcement.announcement, name="announcement", rich_help_panel=_OPERATE)
+app.add_typer(project.join_token, name="join-token", rich_help_panel=_OPERATE)
 app.command("drain", rich_help_panel=_OPERATE)(governing.drain)
 app.command("undrain", rich_help_panel=_OPERATE)(governing.undrain)
 app.add_typer(user.user, name="user", rich_help_panel=_OPERATE)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from perijove.cli.announcement import tell
 from perijove.cli.session import AsJson, JobIds, print_json, print_table, printable, talk
 from perijove.cli.whole import job_or_run, print_run, run_json
 from perijove.client import AsyncClient
@@ -72,6 +73,7 @@ def ls(
         print_json([job.document for job in found])
     else:
         _table(found)
+        tell()
 
 
 def expand_states(given: list[str]) -> list[str]:

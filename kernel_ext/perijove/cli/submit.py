@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
+from perijove.cli.announcement import tell
 from perijove.cli.explaining import at_terminal, remark
 from perijove.cli.group import separated
 from perijove.cli.output import Verbose, copy, follow_calls, to_stderr, to_stdout
@@ -363,6 +364,8 @@ def _submit(fields: dict[str, Any], *, wait: bool, as_json: bool, verbose: int =
     job = talk(submitting)
     if as_json:
         print_json(job.document)
+    else:
+        tell()
     if wait:
         raise typer.Exit(exit_code(job))
 
