@@ -332,8 +332,7 @@ def work(command: list[str], apart: bool) -> dict[str, Any]:
             text = "\0"
         if text.strip() and "\0" not in text:
             _check_script(path, text)
-            script = {"name": path.name, "script": text}
-            return {**script, "args": command[1:]} if command[1:] else script
+            return {"name": path.name, "script": text, **({"args": command[1:]} if command[1:] else {})}
     return {"command": command}
 
 
