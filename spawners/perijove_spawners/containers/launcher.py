@@ -22,12 +22,13 @@ from perijove_spawners.containers.container import (
     EngineOptions,
     check_paths,
     create_body,
+    network_mode,
 )
 from perijove_spawners.containers.events import EventStream
 from perijove_spawners.containers.identity import Identities
 from perijove_spawners.containers.images import Image, Images
 from perijove_spawners.containers.inventory import Inventory
-from perijove_spawners.containers.networks import OwnerNetworks
+from perijove_spawners.containers.networks import OwnNetworks
 from perijove_spawners.containers.noting import noted
 from perijove_spawners.containers.program import SHELL, needs_shell
 from perijove_spawners.containers.reading import age_of, endpoint_of, phase_of, stats_of
@@ -84,7 +85,7 @@ class EngineLauncher:
         self._options = EngineOptions.parse(context.options, url=self.default_url())
         self._connection = Connection(self.name, self._options.url, context.note)
         self._containers = Inventory(self._connection, self._installation)
-        self._networks = OwnerNetworks(self._connection, self._installation)
+        self._networks = OwnNetworks(self._connection, self._installation)
         asks = self.dialect.distribution
         self._images = Images(self._connection, self._options, context.directory, distribution=asks)
         self._identities = Identities(context.directory)
@@ -164,7 +165,8 @@ class EngineLauncher:
     async def start(self, launch: Launch) -> None:
         """Create and start the container, or go on with the one that has its name."""
         name = self._containers.name(launch.attempt)
-        async with self._lock(launch.attempt):
+        network = network_mode(launch, self._installation, self._options.network)
+        async with self._lock(launch.attempt), self._networks.held(network):
             try:
                 await self._create(launch, name)
             except EngineError:
@@ -192,7 +194,6 @@ class EngineLauncher:
             identity=await self._identity(launch, image),
             own=image.own,
         )
-        await self._networks.provide(body["HostConfig"]["NetworkMode"], launch.owner)
         try:
             await self._attempted(lambda: self._connection.api.create_container_from_config(body, name))
         except RefusedError as error:
@@ -323,7 +324,9 @@ class EngineLauncher:
                 known = await self._survey.look(attempt)
             if known is not None:
                 await self._keep_log(attempt, known)
+                await self._networks.drop(known.network)  # Docker: one that ended is not on it any more
                 await self._containers.discard(self._containers.name(attempt), force=False)
+                await self._networks.drop(known.network)
             self._survey.forget(attempt)
 
     # -- what it does meanwhile

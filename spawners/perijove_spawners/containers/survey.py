@@ -14,7 +14,7 @@ from typing import Any
 from perijove.model import Attempt
 from perijove_spawners.cgroups import Cgroup
 from perijove_spawners.containers.connection import Connection
-from perijove_spawners.containers.container import DIRECTORY, Dialect
+from perijove_spawners.containers.container import DIRECTORY, NETWORK, Dialect
 from perijove_spawners.containers.container_log import ContainerLog
 from perijove_spawners.containers.inventory import Inventory
 from perijove_spawners.containers.kernel_log import killed_for_memory
@@ -44,6 +44,7 @@ class Known:
     """At the last call of stats."""
     stopped: bool = False
     """By us."""
+    network: str = ""
 
 
 class Survey:
@@ -116,6 +117,7 @@ class Survey:
         known.state, known.status = info["State"]["Status"], status_of(info)
         if known.status.phase is Phase.RUNNING and known.cgroup is None:
             known.cgroup = await asyncio.to_thread(cgroup_of, info)
+        known.network = info["Config"]["Labels"].get(NETWORK, "")
         if known.log is None:
             directory = Path(info["Config"]["Labels"][DIRECTORY])
             name, records = self._containers.name(attempt), self._log_records(info)
