@@ -37,8 +37,6 @@ NODE = (
 """Places in the node agent."""
 SCRATCH = ("node.scratch-made", "node.scratch-mounted", "node.scratch-unmounted")
 """Places in the node agent that are reached for jobs with scratch space."""
-SECRETS = ("node.secrets-kept", "node.log-masked")
-"""Places in the node agent that are reached for jobs with secrets."""
 OUTPUTS = ("node.output-piece", "node.output-kept")
 """Places in the node agent that are reached for jobs with outputs: within one, and after each."""
 

@@ -24,6 +24,8 @@ from waiting import becomes, until
 
 from perijove.model import Account, Attempt, ReasonCode
 from perijove_spawners.launcher import RegistryLogin
+from perijove_spawners.node import secrets_left
+from perijove_spawners.node.attempts import Attempts, Taken
 from perijove_spawners.node.secrets import SecretFolders, place_in_memory, without_secrets
 from perijove_spawners.protocol import Order, ReportKind, Secret
 
@@ -264,6 +266,27 @@ def test_what_is_written_down_of_an_order_has_names_alone(tmp_path: Path) -> Non
 
 def in_memory_of(directory: Path) -> Path:
     return Path((directory / "secrets-folder").read_text().strip())
+
+
+def test_what_a_killed_agent_left_is_cleared_away(tmp_path: Path) -> None:
+    attempts, folders = Attempts(tmp_path / "attempts"), SecretFolders(tmp_path)
+    folders.open()
+    unrecorded, over, alive = (replace(_order(secrets=SECRETS), attempt=Attempt(n, 1)) for n in (1, 2, 3))
+    for order in (unrecorded, over, alive):
+        kept = folders.keep(order)
+        if order is not unrecorded:
+            attempts.folder(order.attempt).take(Taken(kept, "boot"))
+    again = SecretFolders(tmp_path)
+    again.open()
+    secrets_left.clear(again, attempts, {alive.attempt})
+    assert again.held == [over.attempt, alive.attempt]
+    assert sorted(path.name for path in in_memory_of(tmp_path).iterdir()) == [".2.1", ".3.1", "3.1"]
+    assert again.mask(over.attempt), "its log may not be complete, and is hidden still"
+    attempts.folder(over.attempt).note_forgotten()
+    secrets_left.finish_forgotten(again, attempts, "process", {alive.attempt})
+    assert again.held == [alive.attempt]
+    again.drop(alive.attempt)
+    in_memory_of(tmp_path).rmdir()
 
 
 def test_a_folder_that_somebody_else_put_there_is_not_taken(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from perijove.model import Account, Attempt
-from perijove_spawners.failpoints import reach
 from perijove_spawners.launcher import JOB_SECRETS, Launch, LaunchError, Mount, RegistryLogin
 from perijove_spawners.node.masking import Mask
 from perijove_spawners.node.staging import files_account
@@ -83,7 +82,6 @@ class SecretFolders:
         except OSError as error:
             self.drop(attempt)
             raise LaunchError(f"its secrets cannot be kept in memory here: {error.strerror}") from error
-        reach("node.secrets-kept")
         return without_secrets(order)
 
     def _write(self, base: Path, order: Order) -> None:
@@ -170,7 +168,6 @@ class SecretFolders:
         if attempt in self._held:
             if account is not None:
                 hide_in_files(folder, account, self.mask(attempt))
-            reach("node.log-masked")
             self.drop(attempt)
 
     def _made(self) -> Path:
