@@ -8,6 +8,7 @@ from fastapi.responses import RedirectResponse, Response
 from perijove.model import Scope, Token, UserError, parse_duration
 from perijove_hub.api.keys import add_key_of, keys_of_user, remove_key_of
 from perijove_hub.api.tokens import NewToken, make_token, revoke_token, tokens_of
+from perijove_hub.api.users import sign_out
 from perijove_hub.identity import Caller
 from perijove_hub.pages.queue import number
 from perijove_hub.pages.render import form_token, pressed, render, visit
@@ -41,6 +42,10 @@ async def press(request: Request) -> Response:
                 await revoke_token(request, caller, number(fields.get("token", "")) or -1)
             case "add":
                 await add_key_of(request, caller, fields.get("key", ""))
+            case "sign-out":
+                await sign_out(request, caller, caller.name)
+                sessions: Sessions = request.app.state.sessions
+                return sessions.end()
             case "remove":
                 await remove_key_of(request, caller, fields.get("key", ""))
             case _:

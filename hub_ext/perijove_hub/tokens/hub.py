@@ -54,6 +54,7 @@ class Hub:
     def __init__(self, url: str, token: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._url, self._token, self._clock = url.rstrip("/"), token, clock
         self._known: dict[str, tuple[float, HubUser | None]] = {}
+        self._created: dict[tuple[str, str], float] = {}
 
     async def user(self, name: str, kept: float = 0.0) -> HubUser | None:
         """A user; None when there is none. What was learned `kept` seconds ago may be the answer.
@@ -81,12 +82,19 @@ class Hub:
 
     async def created(self, name: str, token: str) -> float:
         """When a token was made; 0 when that is not known."""
+        if (known := self._created.get((name, token))) is not None:
+            return known
         try:
             path = f"/users/{quote(name, safe='')}/tokens/{quote(token, safe='')}"
             answer = await self._ask("GET", path)
         except HubRefusalError:
             return 0.0
-        return 0.0 if answer is None else _moment(answer.get("created"))
+        if answer is None:
+            return 0.0
+        if len(self._created) >= MOST_KEPT:
+            self._created.clear()
+        made = self._created[(name, token)] = _moment(answer.get("created"))
+        return made
 
     async def delete_token(self, name: str, token: str) -> None:
         """Revoke a token."""
