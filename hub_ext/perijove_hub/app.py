@@ -14,6 +14,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -51,7 +52,7 @@ log = logging.getLogger(__name__)
 def create_app(settings: Settings, *, fabric: Fabric, identities: Identities) -> FastAPI:
     """The application; `fabric` and `identities` are given so that tests can bring their own."""
     database = Database(settings.database_at)
-    announcements = Announcements(database)
+    audit, announcements = AuditLog(database), Announcements(database)
     users = Users(settings, database, lambda: controller.policy, lambda: controller.clock())
     controller = Controller(
         settings, database, fabric, users.identity, groups_of=users.groups_of, terms_of=users.terms_of
@@ -61,11 +62,8 @@ def create_app(settings: Settings, *, fabric: Fabric, identities: Identities) ->
     tokens = Tokens(database, settings.longest_token)
     devices = DeviceLogins()
     revocation = Revocation(tokens, devices, *at_the_hub(identities))
-    audit = AuditLog(database)
     watch = Watch(users, controller, runs, audit.note, revocation.sign_out)
-    holder = holder_at(settings.state)
-    lock = settings.state / LOCK
-    leadership = Leadership(database, holder, settings.own_url, ttl=settings.lease, lock=lock)
+    leadership = _leadership_of(settings, database)
 
     async def begin() -> None:
         fabric.fence = leadership.fence or 0
@@ -91,6 +89,26 @@ def create_app(settings: Settings, *, fabric: Fabric, identities: Identities) ->
         finally:
             database.close()
 
+    app = _answering(settings, lifespan, leadership)
+    app.state.settings, app.state.controller, app.state.users = settings, controller, users
+    app.state.leadership, app.state.watch = leadership, watch
+    app.state.audit, app.state.announcements = audit, announcements
+    app.state.identities, app.state.tokens = OwnFirst(tokens, identities), tokens
+    app.state.devices, app.state.revocation = devices, revocation
+    app.state.store, app.state.runs = store, runs
+    app.state.sessions = Sessions(
+        kept_secret(settings.state / "cookie-key"), settings.prefix, getattr(identities, "auth", None)
+    )
+    return app
+
+
+def _leadership_of(settings: Settings, database: Database) -> Leadership:
+    holder, lock = holder_at(settings.state), settings.state / LOCK
+    return Leadership(database, holder, settings.own_url, ttl=settings.lease, lock=lock)
+
+
+def _answering(settings: Settings, lifespan: Any, leadership: Leadership) -> FastAPI:
+    """Pages and REST interface, without what they ask."""
     app = FastAPI(
         title="Perijove",
         version=version("perijove"),
@@ -103,16 +121,6 @@ def create_app(settings: Settings, *, fabric: Fabric, identities: Identities) ->
     )
     app.add_middleware(Standby, leadership=leadership)
     app.add_middleware(SafeAnswers)
-    app.state.settings, app.state.controller, app.state.users = settings, controller, users
-    app.state.leadership = leadership
-    app.state.audit, app.state.announcements = audit, announcements
-    app.state.watch = watch
-    app.state.identities, app.state.tokens = OwnFirst(tokens, identities), tokens
-    app.state.devices, app.state.revocation = devices, revocation
-    app.state.store, app.state.runs = store, runs
-    app.state.sessions = Sessions(
-        kept_secret(settings.state / "cookie-key"), settings.prefix, getattr(identities, "auth", None)
-    )
     problems.install(app)
     for page in PAGES:
         app.include_router(page, prefix=settings.prefix)
