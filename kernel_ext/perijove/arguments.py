@@ -95,9 +95,7 @@ def submit_parser() -> MagicParser:
         "--out", dest="outputs", action="append", default=[], metavar="C", help="names to get back"
     )
     names.add_argument("-e", "--env", action="append", default=[], metavar="KEY=VALUE")
-    names.add_argument(
-        "--secret", action="append", default=[], metavar="NAME[=file|env|env:VAR]", help="a secret of yours"
-    )
+    names.add_argument("--secret", action="append", default=[], metavar="NAME[=env:VAR]", help="one of yours")
     names.add_argument("--cwd", help="working directory")
     names.add_argument("--volume", action="append", default=[], metavar="NAME[:ro]", help="beside the home")
     _add_resources(parser.add_argument_group("where and with what"))
@@ -158,7 +156,7 @@ def header_options(script: str, name: str) -> dict[str, Any]:
 def _add_resources(group: Any) -> None:
     group.add_argument("--image", help="container image; the notebook's own when not given")
     group.add_argument("--runenv", metavar="NAME[-VERSION]", help="an environment in place of an image")
-    group.add_argument("--require", action="append", help="FEATURE[-VERSION] of it; the first that is there")
+    group.add_argument("--require", action="append", default=[], metavar="FEATURE[-VERSION]", help="of it")
     group.add_argument("--user", choices=("self", "root"), help="root in its container, where granted")
     group.add_argument("--launcher", help="docker, podman, process, ...")
     group.add_argument("--node", help="this node only")

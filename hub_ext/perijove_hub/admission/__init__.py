@@ -88,11 +88,6 @@ def admit(
         errors += fit_errors(shape_of(spec, launcher, chosen.partition), site)
     if errors:
         raise InvalidSpecError(errors=errors)
-    changes: dict[str, object] = {}
-    if image.image != spec.image:
-        changes["image"] = image.image
-    if limit != spec.time_limit:
-        changes["time_limit"] = limit
-    if chosen.partition != spec.partition:
-        changes["partition"] = chosen.partition
+    found = {"image": image.image, "time_limit": limit, "partition": chosen.partition}
+    changes = {name: value for name, value in found.items() if value != getattr(spec, name)}
     return Admitted(spec.model_copy(update=changes) if changes else spec, launcher.name, chosen.partition)

@@ -53,7 +53,6 @@ def order_of(
         image=spec.image,
         pull=lists.pull_of(spec.image, spec.project),
         env={**variables(job, gang), **_parameters(spec), **spec.env},
-        cwd=spec.cwd,
         mounts=mounts_of(spec, job.owner, identity, lists.volumes),
         make_home=identity.managed,
         home_limit=identity.home_limit,
@@ -71,8 +70,6 @@ def order_of(
         time_limit=spec.time_limit,
         warning=(spec.signal.signal, spec.signal.before) if spec.signal else None,
         grace=settings.grace if grace is None else grace,
-        stdout=spec.stdout,
-        stderr=spec.stderr,
         labels=dict(spec.labels),
         fence=fence,
     )
@@ -80,7 +77,10 @@ def order_of(
 
 def _surroundings(spec: JobSpec) -> dict[str, Any]:
     return {
+        "cwd": spec.cwd,
         "stdin": spec.stdin,
+        "stdout": spec.stdout,
+        "stderr": spec.stderr,
         "entrypoint": spec.entrypoint is not None,
         "sealed": spec.sealed,
         "project": spec.project,
