@@ -108,6 +108,8 @@ async def test_what_cannot_be_given_is_refused(stand: Stand) -> None:
         {"image": "debian"},
         {"shm_size": MIB},
         {"network": "bridge"},
+        {"root": True},
+        {"ipc": "host"},
         {"mounts": (Mount(data, "/mnt/elsewhere"),)},
         {"mounts": (Mount(data, data, read_only=True),)},
     ]
