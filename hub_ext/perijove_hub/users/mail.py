@@ -19,15 +19,16 @@ PATIENCE = 20.0
 
 
 def message(settings: MailSettings, to: Sequence[str], user: User) -> EmailMessage:
-    """What is sent of a guest who waits. Names are the guest's own words: they make no header lines."""
+    """What is sent of a guest who waits. Names are the guest's own words: they make no lines of their own."""
     found = EmailMessage()
     found["From"] = settings.sender
     found["To"] = ", ".join(dict.fromkeys(to))
     found["Subject"] = f"Perijove: {user.name} waits for activation"
     project = f", invited to project {user.project} by {user.sponsor}" if user.project else ""
     logins = ", ".join(f"{one.provider} {one.subject}" for one in user.identities)
+    address = " ".join(user.email.split())
     found.set_content(
-        f"{user.full_name or user.name} <{user.email or 'no address'}> has logged in{project}\n"
+        f"{user.full_name or user.name} <{address or 'no address'}> has logged in{project}\n"
         f"({logins}) and waits.\n\n"
         f"  perijove user show {user.name}\n"
         f"  perijove user activate {user.name}\n"
