@@ -1,4 +1,4 @@
-"""Somebody logs in: who that is here, also when two come at once, when names are taken, and after a restart."""
+"""Somebody logs in: who that is here, also when two come at once, names are taken, and after a restart."""
 
 from __future__ import annotations
 
@@ -85,9 +85,7 @@ async def test_two_arrivals_at_once_make_one_user(settings: Settings) -> None:
         answers = await asyncio.gather(*(here.arrive("idp", "carol") for _ in range(20)))
         assert {answer["name"] for answer in answers} == {"carol"}
         assert list(here.users.people) == ["carol"]
-        others = await asyncio.gather(
-            *(here.arrive("github", str(i), username="carol") for i in range(20))
-        )
+        others = await asyncio.gather(*(here.arrive("github", str(i), username="carol") for i in range(20)))
         assert {answer["name"] for answer in others} == {f"carol-{i}" for i in range(2, 22)}
 
 
