@@ -128,6 +128,7 @@ class NodeAgent:
         for engine in self._engines.values():
             if engine.ready.is_set():
                 await engine.launcher.close()
+        self._secrets.close()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

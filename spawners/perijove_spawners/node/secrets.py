@@ -65,6 +65,12 @@ class SecretFolders:
                     with contextlib.suppress(ValueError):
                         self._held.add(Attempt.parse(path.name.removeprefix(_NEW).removeprefix(".")))
 
+    def close(self) -> None:
+        """Leave no empty folder; what is held stays for the next agent."""
+        if self._base is not None and not self._held:
+            with contextlib.suppress(OSError):
+                self._base.rmdir()
+
     @property
     def held(self) -> list[Attempt]:
         """Attempts of which something is here."""
