@@ -1,12 +1,13 @@
-"""Login providers for tests: npm's oidc-provider, PyPI's mock, and one of our own that lies as it is told to."""
+"""Login providers for tests: PyPI's mock, and one of our own that lies as it is told to."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import json
 import os
-import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -19,9 +20,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
-from cluster import free_port
 from joserfc import jwt
-from joserfc.jwk import Key, OctKey, RSAKey
+from joserfc.jwk import Key, RSAKey
 from waiting import wait_until
 
 CLIENT, SECRET = "hub", "hub secret & more"
@@ -150,7 +150,7 @@ class OwnProvider:
         challenge = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
         right = query is not None and (
             query["redirect_uri"] == form.get("redirect_uri")
-            and query["code_challenge"] == base64.urlsafe_b64encode(challenge).decode().rstrip("=")
+            and query["code_challenge"] == _base64(challenge)
         )
         if query is None or not right:
             return 400, {"error": "invalid_grant"}
@@ -179,15 +179,21 @@ class OwnProvider:
 
 def hmac_by_public_key(claims: dict[str, Any]) -> str:
     """HS256 with the provider's public key for a secret, as a careless verifier would take it."""
-    secret = OctKey.import_key(KEY.as_pem(private=False))
-    return jwt.encode({"alg": "HS256", "kid": "one"}, claims, secret, algorithms=["HS256"])
+    text = _compact({"alg": "HS256", "kid": "one"}, claims)
+    return f"{text}.{_base64(hmac.digest(KEY.as_pem(private=False), text.encode(), 'sha256'))}"
 
 
 def unsigned(claims: dict[str, Any]) -> str:
     """``alg: none`` (RFC 7519, 6)."""
-    parts = [{"alg": "none", "kid": "one"}, claims]
-    words = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts]
-    return ".".join([*words, ""])
+    return _compact({"alg": "none", "kid": "one"}, claims) + "."
+
+
+def _compact(*parts: dict[str, Any]) -> str:
+    return ".".join(_base64(json.dumps(part).encode()) for part in parts)
+
+
+def _base64(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 @contextmanager
@@ -202,7 +208,8 @@ def own_provider() -> Iterator[OwnProvider]:
 @contextmanager
 def mock_provider() -> Iterator[str]:
     """PyPI's ``oidc-provider-mock``; its issuer."""
-    port = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
     program = Path(sys.executable).with_name("oidc-provider-mock")
     claims = {
         "sub": "alice",
@@ -213,19 +220,6 @@ def mock_provider() -> Iterator[str]:
     command = [str(program), "-p", str(port), "--user-claims", json.dumps(claims)]
     with _running(command, f"http://127.0.0.1:{port}/.well-known/openid-configuration"):
         yield f"http://localhost:{port}"
-
-
-@contextmanager
-def npm_provider(directory: Path, client: str, secret: str) -> Iterator[str]:
-    """npm's ``oidc-provider``, which `directory` holds; its issuer. It takes one client, anywhere on this host."""
-    issuer = f"http://127.0.0.1:{free_port()}"
-    script = directory / "provider.mjs"
-    script.write_text(NPM)
-    env = {**os.environ, "ISSUER": issuer, "CLIENT": client, "SECRET": secret}
-    node = shutil.which("node")
-    assert node is not None
-    with _running([node, str(script)], f"{issuer}/.well-known/openid-configuration", env):
-        yield issuer
 
 
 @contextmanager
@@ -261,28 +255,3 @@ def _send(
     request.send_header("Content-Length", str(len(body)))
     request.end_headers()
     request.wfile.write(body)
-
-
-NPM = """
-import { Provider } from 'oidc-provider';
-const { ISSUER, CLIENT, SECRET } = process.env;
-const groups = { alice: ['research'], bob: [] };
-const provider = new Provider(ISSUER, {
-  clients: [{ client_id: CLIENT, client_secret: SECRET, redirect_uris: ['http://127.0.0.1/any'],
-    post_logout_redirect_uris: ['http://127.0.0.1/any'], grant_types: ['authorization_code', 'refresh_token'] }],
-  claims: { openid: ['sub'], profile: ['name', 'preferred_username'], email: ['email', 'email_verified'],
-    groups: ['groups'] },
-  scopes: ['openid', 'profile', 'email', 'groups', 'offline_access'],
-  pkce: { required: () => true },
-  rotateRefreshToken: true,
-  features: { devInteractions: { enabled: true } },
-  cookies: { keys: ['test-only'] },
-  ttl: { AccessToken: 60, IdToken: 60, Session: 3600, Grant: 3600, Interaction: 600, RefreshToken: 3600 },
-  findAccount: (ctx, id) => groups[id] && ({ accountId: id, claims: () => ({ sub: id, name: id,
-    preferred_username: id, email: `${id}@example.org`, email_verified: true, groups: groups[id] }) }),
-});
-// The hub's port is not known yet.
-provider.Client.prototype.redirectUriAllowed = uri => uri.startsWith('http://127.0.0.1:');
-provider.Client.prototype.postLogoutRedirectUriAllowed = uri => uri.startsWith('http://127.0.0.1:');
-provider.listen(Number(new URL(ISSUER).port), '127.0.0.1');
-"""

@@ -84,7 +84,8 @@ def _check_domain(profile: Profile, email: str, *, verified: bool) -> None:
         return
     if not verified:
         raise UnverifiedEmailError(profile.title)
-    if email.rpartition("@")[2].lower() not in domains:
+    who, _, domain = email.rpartition("@")
+    if not who or domain.lower() not in domains:
         raise LoginRefusedError(
             "an address of another domain",
             f"Only addresses of {', '.join(sorted(domains))} may log in here. Log in at {profile.title} with"
