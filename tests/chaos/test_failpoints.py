@@ -15,10 +15,21 @@ from perijove_spawners import failpoints
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 
-@pytest.mark.parametrize("place", [*failpoints.SERVICE, *failpoints.NODE])
-def test_a_death_there_loses_and_doubles_nothing(place: str, tmp_path: Path, witness: Witness) -> None:
-    mark = tmp_path / "died"
-    env = {"PERIJOVE_FAILPOINTS": f"{place}={mark}"}
+TURNS = (
+    failpoints.SERVICE[::2],
+    failpoints.SERVICE[1::2],
+    failpoints.NODE[::2],
+    failpoints.NODE[1::2],
+)
+"""Places at which one installation dies in turn; neighbours in different ones."""
+
+
+@pytest.mark.parametrize("places", TURNS, ids=" ".join)
+def test_a_death_there_loses_and_doubles_nothing(
+    places: tuple[str, ...], tmp_path: Path, witness: Witness
+) -> None:
+    marks = {place: tmp_path / place for place in places}
+    env = {"PERIJOVE_FAILPOINTS": ",".join(f"{place}={mark}" for place, mark in marks.items())}
     options = ("--no-hub", "--port", "0", "--launcher", "process")
     with installed(tmp_path / "state", *options, env=env) as site:
         jobs = [submit(site, witness.spec(f"j{i}", 0.1 * i), f"j{i}") for i in range(6)]
@@ -34,7 +45,8 @@ def test_a_death_there_loses_and_doubles_nothing(place: str, tmp_path: Path, wit
 
         wait_until(killed, "the kill", 60)
         found = everything_ended(site, [*jobs, victim], 90)
-        assert mark.exists(), f"{place} was never reached"
+        never = [place for place, mark in marks.items() if not mark.exists()]
+        assert never == [], "these were never reached"
         assert [job["state"] for job in found] == ["succeeded"] * 6 + ["killed"]
         assert [job["exit_code"] for job in found[:6]] == [0] * 6
         runs = witness.runs()
