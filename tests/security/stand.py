@@ -96,6 +96,7 @@ class Passes:
         return name == "boss" if name in PEOPLE else None
 
     async def issued(self, caller: Caller) -> float:
+        assert caller.issued is not None
         return caller.issued
 
 

@@ -42,7 +42,8 @@ async def ask(
 ) -> httpx.Response:
     """One request; of an answer without an end only the beginning."""
     method, _, path = operation.partition(" ")
-    body, more = expected.body, {}
+    body = expected.body
+    more: dict[str, Any] = {}
     if isinstance(body, str | bytes):
         more["content"] = filled(body, names) if isinstance(body, str) else body
     elif body is not None or method in {"POST", "PUT", "PATCH"}:

@@ -249,7 +249,7 @@ async def test_a_registry_that_does_not_answer_may_later(site: Site) -> None:
     said: list[str] = []
     launcher = await site.launcher()
     launch = site.launch("true", image="127.0.0.1:9/lab/nosuch:1")
-    with pytest.raises(LaunchError, match="127.0.0.1:9 is silent: .*connection refused") as refused:
+    with pytest.raises(LaunchError, match=r"127\.0\.0\.1:9 is silent: .*connection refused") as refused:
         await launcher.prepare(launch, said.append)
     assert refused.value.transient
     assert said[0] == "pulling image 127.0.0.1:9/lab/nosuch:1"

@@ -18,9 +18,7 @@ def guest_errors(spec: JobSpec, launcher: Capabilities, guest: GuestTerms | None
         text = "not for guests, who share one account: their jobs run in containers"
         errors.append(FieldError("launcher", launcher.name, text))
     elif guest.networks and not launcher.containers:
-        text = (
-            f"not for guests, who have {', '.join(guest.networks)} only: its jobs have the node's network"
-        )
+        text = f"not for guests, who have {', '.join(guest.networks)} only: its jobs have the node's network"
         errors.append(FieldError("launcher", launcher.name, text))
     if spec.kind is Kind.SERVER and guest.networks and set(guest.networks) == {"none"}:
         errors.append(FieldError("network", "", "guests have none here, and notebook servers need one"))

@@ -128,7 +128,7 @@ async def _both_ways(socket: WebSocket, there: ClientConnection, caller: Caller)
     sessions: Sessions = socket.app.state.sessions
 
     async def watched() -> None:
-        while await is_welcome(socket, caller, partial(sessions.caller, socket)):
+        while await is_welcome(socket, caller, partial(sessions.caller, socket)):  # noqa: ASYNC110 - no event
             await asyncio.sleep(RECHECK)
 
     async def out() -> None:

@@ -1,8 +1,8 @@
 """Browsers log in through the hub (OAuth 2, authorization code) and carry an encrypted cookie.
 
-The cookie serves pages only; the REST interface takes tokens alone, and no cookie shows one. A session ends
-with the token behind it, and with a sign-out that is younger than the cookie. A page's buttons need, beside the
-cookie, a token that only the page itself holds, so a page of another site has nothing to forge.
+The cookie serves pages only; the REST interface takes tokens alone, and no cookie shows one. A session
+ends with the token behind it, and with a sign-out that is younger than the cookie. A page's buttons need,
+beside the cookie, a token that only the page itself holds, so a page of another site has nothing to forge.
 """
 
 from __future__ import annotations

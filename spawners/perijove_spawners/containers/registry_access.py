@@ -18,6 +18,8 @@ from pathlib import Path
 from perijove_spawners.launcher import ImageMissingError, RegistryLogin
 
 DOCKER_HUB = "docker.io"
+_ALIASES = {f"{name}.{DOCKER_HUB}" for name in ("index", "registry-1")}
+"""Other names of the same registry."""
 FRESH = 300.0
 """Seconds for which a registry's yes holds."""
 GRACE = 86400.0
@@ -30,7 +32,7 @@ def registry_of(image: str) -> str:
     """The host of an image's registry ("domain" in distribution/reference), :data:`DOCKER_HUB` by default."""
     first, slash, _ = image.partition("/")
     if slash and (first == "localhost" or "." in first or ":" in first):
-        return DOCKER_HUB if first in {"index.docker.io", "registry-1.docker.io"} else first
+        return DOCKER_HUB if first in _ALIASES else first
     return DOCKER_HUB
 
 
