@@ -59,6 +59,8 @@ def settings(tmp_path: Path) -> Settings:
     providers = {
         "idp": {"client_id": "x", "issuer": "https://idp.example.org", "users": "members"},
         "github": {"client_id": "x", "preset": "github"},
+        "shut": {"client_id": "x", "preset": "github", "users": "closed"},
+        "strict": {"client_id": "x", "preset": "github", "users": "members", "taken": "refuse"},
     }
     return Settings.model_validate(
         {"state": tmp_path, "mode": "hub", "admins": ["boss"], "login": {"providers": providers}}
@@ -109,3 +111,13 @@ async def test_what_was_known_is_still_known(settings: Settings) -> None:
         assert after.user.state is UserState.DISABLED
         assert after.user.email == before.user.email == "c@example.org"
         assert after.user.number == 1
+
+
+async def test_a_provider_may_be_closed_and_names_may_be_refused(settings: Settings) -> None:
+    async with site(settings) as here:
+        shut = await here.arrive("shut", "eve")
+        assert (shut["name"], shut["state"]) == (None, "refused") and "invitation" in shut["message"]
+        assert (await here.arrive("strict", "1", username="frank"))["name"] == "frank"
+        taken = await here.arrive("strict", "2", username="frank")
+        assert (taken["name"], taken["state"]) == (None, "refused") and "frank" in taken["message"]
+        assert (await here.arrive("idp", "3", username="frank"))["name"] == "frank-2"

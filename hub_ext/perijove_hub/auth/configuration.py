@@ -14,7 +14,8 @@ from perijove.model import OperatorError, parse_duration
 LOCAL = "local"
 """The provider's name in arrivals of the machine's own accounts."""
 
-Newcomers = Literal["members", "guests"]
+Newcomers = Literal["members", "guests", "closed"]
+Taken = Literal["rename", "refuse"]
 PresetName = Literal["oidc", "google", "gitlab", "github", "orcid", "generic"]
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
@@ -31,9 +32,14 @@ class ProviderSettings(_Section):
     preset: PresetName = "oidc"
     """``oidc`` (any OpenID provider), ``google``, ``gitlab``, ``orcid``, ``github``, ``generic`` OAuth 2."""
     title: str = ""
-    """On the button; by default the provider's name."""
+    """On the button; by default the preset's, else the section's name."""
     users: Newcomers = "guests"
-    """What a first login makes of somebody: ``members``, or ``guests``, who wait to be activated."""
+    """What a first login makes of somebody: ``members``, or ``guests``, who wait to be activated;
+    ``closed``: nobody new comes without an invitation."""
+    accounts: bool = False
+    """Its names are those of the site's system accounts: who is ``ada`` there is ``ada`` here."""
+    taken: Taken = "rename"
+    """What becomes of a newcomer whose name somebody else has here: ``rename`` (``ada-2``) or ``refuse``."""
     issuer: str = ""
     """The OpenID provider, exactly as it calls itself; its discovery document is read from there."""
     client_id: Annotated[str, Field(min_length=1)]
@@ -103,6 +109,10 @@ class LdapSettings(_Section):
     title: str = ""
     """On the login page; by default the section's name."""
     users: Newcomers = "members"
+    """As of providers."""
+    accounts: bool = True
+    """As of providers."""
+    taken: Taken = "rename"
     """As of providers."""
     servers: Annotated[list[str], Field(min_length=1)]
     """``ldaps://HOST`` or ``ldap://HOST`` (with StartTLS); the next is asked when one does not answer."""
@@ -213,12 +223,9 @@ class LoginSettings(_Section):
             raise ValueError("nobody could log in: local is false, and there are no providers and no ldap")
         return self
 
-    def newcomers(self, provider: str) -> Newcomers:
-        """What a first login of this provider makes of somebody; guests, where it is not known."""
-        if provider == LOCAL:
-            return "members"
-        found = self.providers.get(provider) or self.ldap.get(provider)
-        return found.users if found else "guests"
+    def section(self, name: str) -> ProviderSettings | LdapSettings | None:
+        """The provider or directory of that name."""
+        return self.providers.get(name) or self.ldap.get(name)
 
 
 def must_be_https(url: str) -> str:

@@ -15,6 +15,7 @@ class Preset:
     username: str
     subject: str = "sub"
     email: str = "email"
+    title: str = ""
     issuer: str = ""
     """Of OpenID providers; the others have the three addresses."""
     authorize_url: str = ""
@@ -28,14 +29,15 @@ _PROFILE = ("openid", "profile", "email")
 
 PRESETS: dict[PresetName, Preset] = {
     "oidc": Preset(_PROFILE, "preferred_username"),
-    "google": Preset(_PROFILE, "email", issuer="https://accounts.google.com"),
-    "gitlab": Preset(_PROFILE, "preferred_username", issuer="https://gitlab.com"),
+    "google": Preset(_PROFILE, "email", title="Google", issuer="https://accounts.google.com"),
+    "gitlab": Preset(_PROFILE, "preferred_username", title="GitLab", issuer="https://gitlab.com"),
     # ORCID tells no address; its number is what people are known by.
-    "orcid": Preset(("openid",), "sub", issuer="https://orcid.org"),
+    "orcid": Preset(("openid",), "sub", title="ORCID", issuer="https://orcid.org"),
     "github": Preset(
         ("read:user", "user:email"),
         "login",
         "id",
+        title="GitHub",
         authorize_url="https://github.com/login/oauth/authorize",
         token_url="https://github.com/login/oauth/access_token",  # noqa: S106 - an address
         userinfo_url="https://api.github.com/user",
@@ -68,7 +70,7 @@ def profile_of(name: str, settings: ProviderSettings) -> Profile:
     preset = PRESETS[settings.preset]
     return Profile(
         name=name,
-        title=settings.title or name,
+        title=settings.title or preset.title or name,
         settings=settings,
         issuer=settings.issuer or preset.issuer,
         authorize_url=settings.authorize_url or preset.authorize_url,

@@ -29,6 +29,7 @@ from perijove.model import (
     UserState,
 )
 from perijove_hub.accounts import FIRST_UID, home_of, resolve, system_uid
+from perijove_hub.auth.configuration import LOCAL
 from perijove_hub.policy.guests import is_invitation
 from perijove_hub.store import people
 from perijove_hub.users import lifecycle
@@ -63,9 +64,12 @@ class Users(Known):
 
     def rules(self, provider: str) -> ProviderRules:
         """What becomes of newcomers by `provider`."""
-        login = self.settings.login
-        own = provider == "local" or provider in login.ldap
-        return ProviderRules(people=login.newcomers(provider), accounts=own)
+        if provider == LOCAL:
+            return ProviderRules(people="members", accounts=True)
+        section = self.settings.login.section(provider)
+        if section is None:
+            return ProviderRules()
+        return ProviderRules(people=section.users, accounts=section.accounts, taken=section.taken)
 
     async def arrive(self, arrival: Arrival) -> Standing:
         """Somebody has logged in: who they are here, and whether they may come in."""
