@@ -77,13 +77,11 @@ def serve() -> None:
 
     JupyterHub starts this as a managed service, and `perijove up --no-hub` without a hub.
     """
-    from pydantic import ValidationError
-
     from perijove_hub.app import serve as run_service
     from perijove_hub.settings import Settings
 
     try:
-        run_service(Settings())
-    except (OperatorError, ValidationError) as error:
+        run_service(Settings.read())
+    except OperatorError as error:
         typer.echo(f"perijove: {error}", err=True)
         raise typer.Exit(1) from error

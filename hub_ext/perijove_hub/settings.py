@@ -8,7 +8,8 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -17,7 +18,8 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
-from perijove.model import parse_duration, parse_size
+from perijove.model import FieldError, OperatorError, parse_duration, parse_size
+from perijove.model.validation import field_errors
 from perijove_hub.auth.configuration import LoginSettings
 from perijove_hub.policy.volumes import HOME, wrong_path, wrong_target
 from perijove_hub.secrets.registries import RegistrySetting
@@ -160,6 +162,24 @@ class Settings(BaseSettings):
     shared_idle: float = 30.0
     """Seconds after which a job that makes the calls of shared functions ends when there are none."""
 
+    @classmethod
+    def read(cls, state: Path | None = None) -> Settings:
+        """The settings of the state directory, by default that of the variables.
+
+        Raises :class:`~perijove.model.OperatorError` naming each field that is wrong. What was given is
+        shown of plain fields only: sections hold secrets.
+        """
+        try:
+            return cls() if state is None else cls(state=state.absolute())
+        except ValidationError as error:
+            found = [
+                f"{wrong.field}: {'' if _may_be_secret(wrong) else wrong.value + ': '}{wrong.message}"
+                for wrong in field_errors(error, cls)
+            ]
+        except yaml.YAMLError as error:
+            found = [f"perijove.yaml is not YAML: {error}"]
+        raise OperatorError("settings:\n  " + "\n  ".join(found))
+
     @field_validator("listen", "proxies", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -260,3 +280,8 @@ class Settings(BaseSettings):
         given = init_settings().get("state") or default_state()
         yaml = YamlConfigSettingsSource(settings_cls, yaml_file=Path(given) / "perijove.yaml")
         return init_settings, env_settings, yaml
+
+
+def _may_be_secret(wrong: FieldError) -> bool:
+    words = ("secret", "password", "key", "options", "url")
+    return not wrong.value or wrong.value[0] in "{[" or any(word in wrong.field for word in words)

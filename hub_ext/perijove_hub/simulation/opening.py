@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
@@ -32,10 +31,7 @@ def record_of(state: Path | None, url: str | None, back: float, now: float | Non
     ``OperatorError`` when there is nothing to read.
     """
     until = time.time() if now is None else now
-    try:
-        settings = Settings(state=state.absolute()) if state is not None else Settings()
-    except ValidationError as error:
-        raise OperatorError(f"settings: {error}") from error
+    settings = Settings.read(state)
     database = opened(url or settings.database_at)
     try:
         return read(database, until - back, until, policy_in(settings.state))

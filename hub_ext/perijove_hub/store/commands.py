@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from pydantic import ValidationError
 
 from perijove.model import OperatorError
 
@@ -76,10 +75,10 @@ class _Opened:
         from perijove_hub.store.database import Database
 
         try:
-            settings = Settings(state=state.absolute()) if state is not None else Settings()
+            settings = Settings.read(state)
             settings.state.mkdir(parents=True, exist_ok=True, mode=0o711)
             self._database = Database(settings.database_at)
-        except (OperatorError, ValidationError) as error:
+        except OperatorError as error:
             _give_up(error)
 
     def __enter__(self) -> Database:

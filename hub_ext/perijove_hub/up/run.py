@@ -39,7 +39,7 @@ DIRECTORIES = {"log": 0o700, "run": 0o700, "hub": 0o700, "homes": 0o755, "tls": 
 
 def _store(state: Path) -> dict[str, str]:
     """Where the settings have the content store, for the node, which does not read them."""
-    settings = Settings(state=state)
+    settings = Settings.read(state)
     return {"PERIJOVE_STORE": settings.store, "PERIJOVE_STORE_OPTIONS": json.dumps(settings.store_options)}
 
 
