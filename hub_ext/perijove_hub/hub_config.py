@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from perijove_hub.auth.fetches import HEADERS, guard
 from perijove_hub.identity import ACT_AS, ADMIN, LOGIN, READ, SUBMIT
 from perijove_hub.private_files import kept_secret
 from perijove_hub.settings import Settings
@@ -71,7 +72,7 @@ def configure(c: Config, options: HubOptions, state: Path) -> None:
     # A server may wait in Perijove's queue for as long as it takes; that is no load on the hub.
     c.JupyterHub.concurrent_spawn_limit = 0
     # To the page that says what the server waits for, after a second.
-    c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 1}
+    c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 1, "headers": dict(HEADERS)}
     c.Spawner.default_url = "/lab"
     c.PerijoveSpawner.api_url = f"http://127.0.0.1:{options.service_port}{PREFIX}"
     c.PerijoveSpawner.notebook_api_url = options.service_url
@@ -152,7 +153,10 @@ def _roles(c: Config, options: HubOptions) -> None:
 
 
 def _login(c: Config, options: HubOptions, state: Path) -> None:
+    from jupyterhub.handlers.base import BaseHandler
+
     hub = state / "hub"
+    guard(BaseHandler)
     c.JupyterHub.authenticator_class = "perijove"
     c.JupyterHub.template_paths = [str(Path(__file__).parent / "auth" / "templates")]
     if url := Settings(state=state).login.url:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import docker
+import httpx
 import pytest
 from installation import Installation, installed
 from playwright.sync_api import Page, expect, sync_playwright
 from tests.conftest import absent
+from waiting import wait_until
 
 pytestmark = [pytest.mark.journey, pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -164,3 +166,27 @@ def test_the_server_stops_when_told(site: Installation, page: Page) -> None:
     assert next(job for job in jobs if job["spec"]["kind"] == "server")["state"] == "killed"
     labels = [c.labels.get("perijove.owner") for c in docker.from_env().containers.list(all=True)]
     assert USER not in labels
+
+
+def test_a_lost_laptop_is_of_no_use_after_a_sign_out(site: Installation, page: Page) -> None:
+    log_in(page, site)
+    page.goto(f"{site.url}/hub/spawn")
+    page.wait_for_selector("form#spawn_form")
+    page.click("form#spawn_form [type=submit]")
+    page.wait_for_url("**/lab**")
+    page.goto(f"{site.url}/services/perijove/account")
+    token, stolen = site.token, page.context.request
+    opens = ["/hub/home", "/services/perijove/account", f"/user/{USER}/api/contents"]
+
+    def opened() -> list[int]:
+        pages = [stolen.get(f"{site.url}{path}", max_redirects=0).status for path in opens]
+        headers = {"Authorization": f"Bearer {token}"}
+        rest = [f"{site.url}/services/perijove/api/v1/me", f"{site.url}/hub/api/user"]
+        return [*pages, *(httpx.get(url, headers=headers, timeout=60).status_code for url in rest)]
+
+    assert opened() == [200] * 5
+    setup = (site.state / "hub" / "setup.token").read_text().strip()
+    url = f"{site.url}/services/perijove/api/v1/users/{USER}/sign-out"
+    told = httpx.post(url, headers={"Authorization": f"Bearer {setup}"}, timeout=60)
+    assert told.status_code == 200, told.text
+    wait_until(lambda: 200 not in opened(), "the end of all that was let in", 120)

@@ -93,12 +93,14 @@ def is_callback(answer: httpx.Response) -> bool:
 
 
 @contextmanager
-def login_site(state: Path, login: str, secrets: dict[str, str]) -> Iterator[LoginSite]:
+def login_site(
+    state: Path, login: str, secrets: dict[str, str], env: dict[str, str] | None = None
+) -> Iterator[LoginSite]:
     """`login` is what stands under ``login:``, `secrets` files of the state directory that it names."""
     state.mkdir(mode=0o700)
     (state / "perijove.yaml").write_text(login)
     for name, text in secrets.items():
         (state / name).write_text(text)
         (state / name).chmod(0o600)
-    with installed(state, "--port", "0", "--launcher", "process") as installation:
+    with installed(state, "--port", "0", "--launcher", "process", env=env) as installation:
         yield LoginSite(installation)
