@@ -145,9 +145,7 @@ def activate(
 @user.command("disable")
 def disable(
     name: Name,
-    drain: Annotated[
-        bool, typer.Option("--drain", help="Jobs that run go on.")
-    ] = False,
+    drain: Annotated[bool, typer.Option("--drain", help="Jobs that run go on.")] = False,
     stop: Annotated[bool, typer.Option("--stop", help="End all of their jobs.")] = False,
     as_json: AsJson = False,
 ) -> None:
