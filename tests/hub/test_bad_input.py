@@ -27,7 +27,7 @@ from .conftest import Service
         ({"cwd": "x", "launcher": "docker"}, "cwd", "absolute"),
         ({"depends_on": [77]}, "depends_on", "no such job"),
         ({"inputs": {"a": "sha256:" + "0" * 64}}, "inputs.a", "POST it to /files"),
-        ({"user": "root"}, "user", "no job run as root"),
+        ({"user": "root"}, "user", "no container to be root in"),
         ({"gui": True}, "gui", "not supported"),
         ({"network": "none", "launcher": "process"}, "network", "not supported by launcher process"),
         ({"node": "n7"}, "node", "there are: n1"),

@@ -148,7 +148,7 @@ async def test_nobody_elses_files_and_nothing_of_the_service_can_be_read(site: S
     find {site.state} -type d -writable 2>/dev/null
     ls {site.state}/node/attempts {site.home("bob")} 2>/dev/null
     cat {site.state}/node/attempts/*/stdout {site.state}/node/attempts/1.1/stdout 2>/dev/null
-    find / -xdev -name docker.sock -writable 2>/dev/null
+    find /run /var/run/ -name docker.sock -writable 2>/dev/null
     true
     """
     job, text = await site.run("alice", script)
