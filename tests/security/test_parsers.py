@@ -177,6 +177,7 @@ def test_a_literal_stays_what_it_was(text: str) -> None:
 KEPT_BUSY = """
 import importlib, pkgutil, re, sys
 import perijove, perijove_hub, perijove_spawners
+import papermill
 import perijove.papermill
 found = {}
 for package in (perijove, perijove_hub, perijove_spawners):

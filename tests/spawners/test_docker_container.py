@@ -188,7 +188,7 @@ def test_options_are_read() -> None:
     ("name", "value", "message"),
     [
         ("pul", "never", "unknown engine option 'pul'; known are archive_limit, network, pids_limit"),
-        ("pull", "always", "pull='always': must be one of missing, never"),
+        ("pull", "often", "pull='often': must be one of missing, always, never"),
         ("network", "macvlan", "network='macvlan': must be one of bridge, host, none, project, user"),
         ("pids_limit", "many", "pids_limit='many'"),
     ],

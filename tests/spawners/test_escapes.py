@@ -97,13 +97,13 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def volume(folder: Path) -> Iterator[Mount]:
-    """Read-only, with another file system in it; what is in both anybody could write."""
+    """Read-only, with another file system in it, in which anybody could write."""
     below = folder / "data/below"
     below.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "none", str(below)], check=True)
     (below / "seen").touch()
-    for path in (below, folder / "data"):
-        path.chmod(0o777)
+    below.chmod(0o777)
+    (folder / "data").chmod(0o755)
     yield Mount(str(folder / "data"), "/data", read_only=True)
     subprocess.run(["umount", str(below)], check=True)
 

@@ -152,8 +152,10 @@ def references(value: Any) -> Iterator[Reference]:
                 yield from references(part)
 
 
-# Up to the next brace and no further: a script of a mebibyte may hold nothing but beginnings.
-_TEMPLATE = re.compile(r"(?P<escape>\$?)\$\{\{(?:(?P<reference>[^{}]*+)\}\})?")
+# Up to the next beginning and no further: a script of a mebibyte may hold nothing but beginnings.
+_TEMPLATE = re.compile(
+    r"(?P<escape>\$?)\$\{\{(?:(?P<reference>(?:[^}$]|\}(?!\})|\$(?!\{\{))*+)\}\})?", re.DOTALL
+)
 
 
 def templates(text: str) -> Iterator[Reference]:

@@ -58,7 +58,8 @@ class OwnNetworks:
         if self._is_ours(network):
             async with self._making:
                 if not self._held[network]:
-                    with contextlib.suppress(RefusedError):
+                    # Docker refuses while somebody is on it; Podman calls that a failure of its own.
+                    with contextlib.suppress(RefusedError, FaultError):
                         await self._connection.quick(lambda: self._connection.api.remove_network(network))
 
     async def drop_unused(self, used: Collection[str]) -> None:
