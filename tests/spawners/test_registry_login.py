@@ -140,6 +140,7 @@ async def test_always_brings_what_the_tag_means_now(node: RealNode, images: Imag
     images.put(image, "older")
     assert node.text((await attempt(node, image, ADA)).outputs["said"]) == "older\n"
     images.put(image, "newer")
-    again = await attempt(node, image, ADA, pull="missing")
-    assert node.text(again.outputs["said"]) in ({"older\n"} if engine == "docker" else {"older\n", "newer\n"})
+    if engine == "podman":  # what is put takes the tag away from the Docker engine that it is made on
+        again = await attempt(node, image, ADA, pull="missing")
+        assert node.text(again.outputs["said"]) in {"older\n", "newer\n"}
     assert node.text((await attempt(node, image, ADA, pull="always")).outputs["said"]) == "newer\n"
