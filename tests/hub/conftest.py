@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -31,6 +32,7 @@ from perijove_hub.app import create_app
 from perijove_hub.identity import Caller, SingleUser
 from perijove_hub.jobs.controller import Controller
 from perijove_hub.settings import Settings
+from perijove_hub.store.database import Database
 from perijove_hub.workflows.runs import Runs
 from perijove_spawners.fabric.port import DirectFabric
 from perijove_spawners.launcher import LaunchError, StaleFenceError
@@ -251,9 +253,21 @@ class Tokens:
         return 1.0
 
 
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database of this version: each migration waits for the disk several times."""
+    path = tmp_path_factory.mktemp("migrated") / "perijove.db"
+    database = Database.at(path)
+    database.migrate()
+    database.close()
+    return path
+
+
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(state=tmp_path, mode="single", max_body=1 << 20)
+def settings(tmp_path: Path, migrated: Path) -> Settings:
+    made = Settings(state=tmp_path, mode="single", max_body=1 << 20)
+    shutil.copy(migrated, made.database)
+    return made
 
 
 @asynccontextmanager
