@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from perijove.cli.moments import clock, date
 from perijove.cli.session import AsJson, note, print_json, print_table, talk
 from perijove.client import AsyncClient
 from perijove.model.errors import PerijoveError, UserError
@@ -62,7 +63,7 @@ def ls(as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
         return
-    rows = [[o["id"], o["level"], _clock(o["begins"]), _clock(o["ends"]), o["by"], o["text"]] for o in found]
+    rows = [[o["id"], o["level"], clock(o["begins"]), clock(o["ends"]), o["by"], o["text"]] for o in found]
     print_table(["ID", "LEVEL", "FROM", "TO", "BY", "TEXT"], rows, wide={"TEXT"}, numbers={"ID"})
 
 
@@ -113,18 +114,12 @@ def _file() -> Path:
     return Path(base) / "perijove" / "announced.json"
 
 
-def _clock(at: float | None) -> str:
-    return "-" if at is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
-
-
 def _moment(option: str, text: str | None) -> float | None:
-    from datetime import datetime
-
     if text is None:
         return None
     try:
-        return datetime.fromisoformat(text).timestamp()
-    except (ValueError, OverflowError):
+        return date(text)
+    except ValueError:
         pass
     try:
         return time.time() + parse_duration(text)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from perijove.cli.moments import date
 from perijove.cli.session import AsJson, print_json, print_table, printable, talk
 from perijove.client import AsyncClient
 from perijove.model.errors import UserError
@@ -78,13 +79,11 @@ def _clock(at: float) -> str:
 
 
 def _moment(text: str | None) -> float | None:
-    from datetime import datetime
-
     if text is None:
         return None
     try:
-        return datetime.fromisoformat(text).timestamp()
-    except (ValueError, OverflowError):
+        return date(text)
+    except ValueError:
         pass
     try:
         return max(0.0, time.time() - parse_duration(text))

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from perijove.cli.moments import clock, date, seconds
 from perijove.cli.session import AsJson, note, print_json, print_table, printable, talk
 from perijove.model.errors import UserError
-from perijove.model.quantities import parse_duration
 
 File = Annotated[str, typer.Argument(metavar="FILE", help="YAML; - for standard input.")]
 _HELP = {"no_args_is_help": True, "rich_markup_mode": "markdown"}
@@ -85,7 +85,7 @@ def policy_versions(as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
         return
-    rows = [[row["version"], _clock(row["at"]), row["by"] or "-"] for row in found]
+    rows = [[row["version"], clock(row["at"]), row["by"] or "-"] for row in found]
     print_table(["VERSION", "APPLIED", "BY"], rows, numbers={"VERSION"})
 
 
@@ -95,10 +95,6 @@ def _read(file: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise UserError(f"{file} cannot be read: {reason}") from None
-
-
-def _clock(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
 @reservation.command("ls")
@@ -115,8 +111,8 @@ def reservation_ls(as_json: AsJson = False) -> None:
         [
             row["name"],
             ",".join(row["nodes"]),
-            _date(row["start"]),
-            _date(row["end"]),
+            clock(date(row["start"])),
+            clock(date(row["end"])),
             "you" if row.get("mine") else ",".join([*row["users"], *row["projects"]]) or "others",
             row.get("reason") or "",
         ]
@@ -124,12 +120,6 @@ def reservation_ls(as_json: AsJson = False) -> None:
     ]
     titles = ["NAME", "NODES", "FROM", "TO", "FOR", "REASON"]
     print_table(titles, rows, wide={"NODES", "FOR", "REASON"})
-
-
-def _date(text: str) -> str:
-    from datetime import datetime
-
-    return _clock(datetime.fromisoformat(text).timestamp())
 
 
 @reservation.command("set")
@@ -153,20 +143,20 @@ def reservation_set(
     if (end is None) == (duration is None):
         raise typer.BadParameter("say when it ends: --end or --duration")
     begin = _instant("--start", start)
-    finish = _instant("--end", end) if end is not None else begin + _seconds(str(duration))
+    finish = _instant("--end", end) if end is not None else begin + seconds("--duration", str(duration))
     body = {
-        "nodes": _words(nodes),
+        "nodes": words(nodes),
         "start": _iso(begin),
         "end": _iso(finish),
-        "users": _words(users),
-        "projects": _words(projects),
+        "users": words(users),
+        "projects": words(projects),
         "reason": reason,
     }
     found = talk(lambda client: client.reserve(name, body))
     if as_json:
         print_json(found)
     else:
-        note(f"{', '.join(body['nodes'])} kept from {_clock(begin)} to {_clock(finish)}")
+        note(f"{', '.join(body['nodes'])} kept from {clock(begin)} to {clock(finish)}")
 
 
 @reservation.command("rm")
@@ -178,25 +168,17 @@ def reservation_rm(name: Annotated[str, typer.Argument(help="Its name.")]) -> No
     talk(lambda client: client.unreserve(name))
 
 
-def _words(given: list[str] | None) -> list[str]:
+def words(given: list[str] | None) -> list[str]:
+    """The words of options that take several, each of them with commas."""
     return [word.strip() for value in given or () for word in value.split(",") if word.strip()]
 
 
-def _seconds(text: str) -> float:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise UserError(f"--duration: {error} (given: {text})") from None
-
-
 def _instant(option: str, text: str) -> float:
-    from datetime import datetime
-
     if text == "now":
         return time.time()
     try:
-        return datetime.fromisoformat(text).timestamp()
-    except (ValueError, OverflowError):
+        return date(text)
+    except ValueError:
         raise UserError(f"{option}: must be a date such as 2026-09-01T08:00 (given: {text})") from None
 
 

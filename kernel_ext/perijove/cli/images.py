@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from perijove.cli.governing import words
 from perijove.cli.session import AsJson, note, print_json, print_table, talk
 
 _HELP = {"no_args_is_help": True, "rich_markup_mode": "markdown"}
@@ -132,7 +133,7 @@ def image_set(
         "digest": digest,
         "runenv": runenv,
         "features": dict(_pair(text) for text in feature or ()),
-        "platforms": _words(platform),
+        "platforms": words(platform),
     }
     found = talk(lambda client: client.set_image(name, body))
     if as_json:
@@ -189,11 +190,7 @@ def volume_rm(name: Name) -> None:
 
 
 def _for(users: list[str] | None, projects: list[str] | None) -> dict[str, list[str]]:
-    return {"users": _words(users) or ["*"], "projects": _words(projects) or ["*"]}
-
-
-def _words(given: list[str] | None) -> list[str]:
-    return [word.strip() for value in given or () for word in value.split(",") if word.strip()]
+    return {"users": words(users) or ["*"], "projects": words(projects) or ["*"]}
 
 
 def _pair(text: str) -> tuple[str, str]:

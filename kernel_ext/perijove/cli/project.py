@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
+from perijove.cli.moments import clock
 from perijove.cli.session import AsJson, note, print_json, print_table, talk
 from perijove.model.errors import UserError
 
@@ -182,7 +182,7 @@ def list_tokens(as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
         return
-    rows = [[one["node"], one["by"], _clock(one["expires"]), _clock(one["used"])] for one in found]
+    rows = [[one["node"], one["by"], clock(one["expires"]), clock(one["used"])] for one in found]
     print_table(["NODE", "BY", "EXPIRES", "USED"], rows)
 
 
@@ -205,7 +205,3 @@ def _done(method: str, place: str, body: Any, as_json: bool) -> None:
 
 def _quoted(name: str) -> str:
     return quote(name, safe="")
-
-
-def _clock(at: float | None) -> str:
-    return "-" if at is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(at))

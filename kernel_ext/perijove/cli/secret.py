@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from perijove.cli.moments import clock
 from perijove.cli.session import AsJson, note, print_json, print_table, talk
 from perijove.model.errors import UserError
 
@@ -139,8 +139,5 @@ def _show(found: list[dict[str, Any]], title: str, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    rows = [
-        [one["name"], datetime.fromtimestamp(one["changed"]).strftime("%Y-%m-%d %H:%M"), one["by"]]
-        for one in found
-    ]
+    rows = [[one["name"], clock(one["changed"]), one["by"]] for one in found]
     print_table([title, "SET", "BY"], rows)

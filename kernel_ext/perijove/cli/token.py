@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
 from perijove.cli.account import ScopeName
+from perijove.cli.moments import clock
 from perijove.cli.session import AsJson, note, print_json, print_table, talk
 
 token = typer.Typer(
@@ -39,14 +39,10 @@ def ls(
 
 
 def _row(one: dict[str, Any], owners: bool) -> list[str]:
-    used = _day(one["last_used"]) if one["last_used"] else "never"
+    used = clock(one["last_used"]) if one["last_used"] else "never"
     owner = [one["owner"]] if owners else []
-    rest = [one["name"], one["scope"], used, one["last_address"], _day(one["expires"])]
+    rest = [one["name"], one["scope"], used, one["last_address"], clock(one["expires"])]
     return [str(one["id"]), *owner, *rest]
-
-
-def _day(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
 @token.command("create")
@@ -70,7 +66,7 @@ def create(
         print_json(made)
     else:
         typer.echo(made["token"])
-        note(f"token {made['id']}, {made['scope']}, until {_day(made['expires'])}")
+        note(f"token {made['id']}, {made['scope']}, until {clock(made['expires'])}")
 
 
 @token.command("revoke")

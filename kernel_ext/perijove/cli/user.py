@@ -9,9 +9,10 @@ from urllib.parse import quote
 
 import typer
 
+from perijove.cli.moments import clock, date, seconds
 from perijove.cli.session import AsJson, note, print_json, print_table, talk
 from perijove.model.errors import UserError
-from perijove.model.quantities import format_size, parse_duration, parse_size
+from perijove.model.quantities import format_size, parse_size
 
 user = typer.Typer(
     help="See, let in, keep out and remove users (administrators) and guests (leads of their project too).",
@@ -50,8 +51,8 @@ def ls(
             one["kind"],
             one["state"],
             one.get("project") or "-",
-            _day(one.get("expires")),
-            _day(one.get("last_login")),
+            clock(one.get("expires")),
+            clock(one.get("last_login")),
             one.get("full_name") or one.get("email") or "-",
         ]
         for one in found
@@ -83,8 +84,8 @@ def show(name: Name, as_json: AsJson = False) -> None:
         "sponsor": found.get("sponsor") or "",
         "CPU minutes": _number(budget.get("cpu_minutes")),
         "GPU minutes": _number(budget.get("gpu_minutes")),
-        "expires": _day(found.get("expires")),
-        "last login": _day(found.get("last_login")),
+        "expires": clock(found.get("expires")),
+        "last login": clock(found.get("last_login")),
     }
     print_table(["FIELD", "VALUE"], [[key, value] for key, value in facts.items() if value], wide={"VALUE"})
 
@@ -274,7 +275,7 @@ def invite(
     if as_json:
         print_json(found)
         return
-    note(f"invitation {found['id']}, until {_day(found['expires'])}; the link: HUB/hub/invitation?code=CODE")
+    note(f"invitation {found['id']}, until {clock(found['expires'])}; the link: HUB/hub/invitation?code=CODE")
     typer.echo(found["code"])
 
 
@@ -303,7 +304,7 @@ def invitations(
             one.get("project") or "-",
             one.get("email") or "anybody",
             one["by"],
-            _day(one["expires"]),
+            clock(one["expires"]),
             one.get("used_by") or "-",
         ]
         for one in found
@@ -343,8 +344,8 @@ def _terms(
     if expires is not None:
         found["expires"] = _moment("--expires", expires)
     budget = {
-        "cpu_minutes": None if cpu is None else _seconds("--cpu", cpu) / 60,
-        "gpu_minutes": None if gpu is None else _seconds("--gpu", gpu) / 60,
+        "cpu_minutes": None if cpu is None else seconds("--cpu", cpu) / 60,
+        "gpu_minutes": None if gpu is None else seconds("--gpu", gpu) / 60,
         "disk": None if disk is None else _bytes(disk),
     }
     if given := {key: value for key, value in budget.items() if value is not None}:
@@ -355,19 +356,10 @@ def _terms(
 
 
 def _moment(option: str, text: str) -> float:
-    from datetime import datetime
-
     try:
-        return datetime.fromisoformat(text).timestamp()
-    except (ValueError, OverflowError):
-        return time.time() + _seconds(option, text)
-
-
-def _seconds(option: str, text: str) -> float:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise UserError(f"{option}: {error} (given: {text})") from None
+        return date(text)
+    except ValueError:
+        return time.time() + seconds(option, text)
 
 
 def _bytes(text: str) -> int:
@@ -375,10 +367,6 @@ def _bytes(text: str) -> int:
         return parse_size(text)
     except ValueError as error:
         raise UserError(f"--disk: {error} (given: {text})") from None
-
-
-def _day(at: float | None) -> str:
-    return "-" if at is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
 def _number(value: float | None) -> str:
