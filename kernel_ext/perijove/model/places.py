@@ -152,8 +152,8 @@ def references(value: Any) -> Iterator[Reference]:
                 yield from references(part)
 
 
-# Up to the next beginning and no further: a script of a mebibyte may hold nothing but beginnings. No possessive
-# quantifier after a group: Python before 3.11.4 matches too little there.
+# Up to the next beginning and no further: a script of a mebibyte may hold nothing but beginnings. No
+# possessive quantifier after a group: Python before 3.11.4 matches too little there.
 _TEMPLATE = re.compile(
     r"(?P<escape>\$?)\$\{\{(?:(?P<reference>[^}$]*+(?:(?:\}(?!\})|\$(?!\{\{))[^}$]*+)*)\}\})?"
 )
