@@ -85,7 +85,7 @@ class Caller:
     def must_administer(self, what: str) -> None:
         """Raise :class:`ForbiddenError` unless this caller is an administrator; `what` they wanted to do."""
         if not self.admin:
-            raise ForbiddenError(f"only an administrator may {what}")
+            raise ForbiddenError(f"only an administrator (setting admins, or the hub's) may {what}")
 
     def role(self, job: Job) -> str:
         """What this caller is to a job that they see: ``owner``, ``lead`` or ``admin``."""

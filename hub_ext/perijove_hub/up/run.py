@@ -246,4 +246,6 @@ def how_to_log_in(plan: Plan, trial: TrialAccount, options: UpOptions, *, token_
             lines.append("or with a local account of this machine and its own password")
     if token_file:
         lines.append(f"Or in a terminal: {in_a_terminal(options.state, str(Path(sys.argv[0]).absolute()))}")
+    if plan.hub and not Settings.read(options.state).admins:
+        lines.append(f"No administrator is named yet: admins: [NAME] in {options.state / 'perijove.yaml'}")
     return lines
