@@ -14,8 +14,9 @@ from perijove_hub.admission import Asker, Site
 from perijove_hub.admission.lists import Lists
 from perijove_hub.api.images import images_seen
 from perijove_hub.policy.document import load
-from perijove_hub.policy.references import Reference, loose_pattern, pattern, written
+from perijove_hub.policy.patterns import loose_pattern, pattern
 from perijove_hub.settings import Settings
+from perijove_spawners.references import Reference, registry_of, repository_of, written
 
 from .conftest import node
 from .test_admission import ada, refused
@@ -74,6 +75,22 @@ def test_references_have_one_form(text: str, full: str) -> None:
 def test_what_is_no_reference_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"must|has|named|digits"):
         Reference.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "repository"),
+    [
+        ("python:3", "docker.io/library/python"),
+        (f"registry-1.docker.io/lab/x@{DIGEST}", "docker.io/lab/x"),
+        (f"R.example:5000/a/b:1@{DIGEST}", "r.example:5000/a/b"),
+        ("localhost/x:1", "localhost/x"),
+        (DIGEST, DIGEST),
+        ("<none>:<none>", "<none>:<none>"),
+    ],
+)
+def test_a_repository_is_one_by_whatever_name_and_an_id_is_none(text: str, repository: str) -> None:
+    assert repository_of(text) == repository
+    assert registry_of(text) == (repository.partition("/")[0] if "/" in repository else "docker.io")
 
 
 def test_no_name_is_taken_for_the_beginning_of_an_images_id() -> None:

@@ -16,8 +16,8 @@ from tests.conftest import absent
 from tests.spawners.real_node import RealNode
 
 from perijove.model import Account, Outcome, ReasonCode, State
-from perijove_spawners.containers.registry_access import repository_of
 from perijove_spawners.launcher import RegistryLogin
+from perijove_spawners.references import repository_of
 
 pytestmark = pytest.mark.engine
 

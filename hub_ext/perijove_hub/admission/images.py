@@ -9,9 +9,9 @@ from perijove.model import Capabilities, FieldError, JobSpec
 from perijove_hub.admission.site import Asker, Site
 from perijove_hub.policy import runenvs
 from perijove_hub.policy.images import ImageEntry
-from perijove_hub.policy.references import Reference, written
 from perijove_hub.policy.runenvs import Conventional, Match, Named, Offer, Unsatisfied, Wish
 from perijove_spawners.launcher import ARCHIVE
+from perijove_spawners.references import Reference, written
 
 KEPT = 10_000
 """Answers of one request that are remembered."""

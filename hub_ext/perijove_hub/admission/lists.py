@@ -8,11 +8,12 @@ from functools import cached_property
 
 from perijove_hub.policy.document import Policy
 from perijove_hub.policy.images import ImageEntry, ImageRule
-from perijove_hub.policy.references import Pattern, Reference, loose_pattern, pattern
+from perijove_hub.policy.patterns import Pattern, loose_pattern, pattern
 from perijove_hub.policy.runenvs import Named, Offer
 from perijove_hub.policy.volumes import VolumeEntry
 from perijove_hub.settings import Settings, VolumeSetting
 from perijove_spawners.launcher import ARCHIVE
+from perijove_spawners.references import Reference
 
 PULLS_KEPT = 10_000
 """Answers about images that are remembered."""

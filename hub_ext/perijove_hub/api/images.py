@@ -18,9 +18,9 @@ from perijove_hub.api.finding import Who, controller_of
 from perijove_hub.api.policies import edit
 from perijove_hub.identity import Caller
 from perijove_hub.policy.images import ImageEntry, Pull
-from perijove_hub.policy.references import Reference
 from perijove_hub.policy.runenvs import Offer, of_labels
 from perijove_hub.policy.volumes import HOME, VolumeEntry
+from perijove_spawners.references import Reference
 
 router = APIRouter()
 

@@ -8,9 +8,10 @@ from pydantic import BeforeValidator, Field, StringConstraints, field_validator,
 
 from perijove.model.values import Title, Word
 from perijove_hub.policy.limits import Part
-from perijove_hub.policy.references import DIGEST, Reference, pattern, pinned
+from perijove_hub.policy.patterns import pattern
 from perijove_hub.policy.runenvs import Named, parse_named
 from perijove_hub.policy.who import EVERYBODY, Audience
+from perijove_spawners.references import DIGEST, Reference, pinned
 
 Pull = Literal["missing", "always", "never"]
 
@@ -99,7 +100,7 @@ class ImageRule(Part):
     """Images that may be asked for by their references; written as a pattern alone, too."""
 
     image: Annotated[str, StringConstraints(max_length=512)]
-    """A pattern; see :func:`perijove_hub.policy.references.pattern`."""
+    """A pattern; see :func:`perijove_hub.policy.patterns.pattern`."""
     pull: Pull | None = None
 
     @field_validator("image")

@@ -7,8 +7,8 @@ from typing import Any
 from perijove.model import Job, OperatorError
 from perijove_hub.secrets.keeper import Secrets
 from perijove_hub.secrets.registries import RegistrySetting
-from perijove_spawners.containers.registry_access import registry_of
 from perijove_spawners.launcher import ARCHIVE, RegistryLogin
+from perijove_spawners.references import registry_of
 
 
 def confided(job: Job, secrets: Secrets, registries: dict[str, RegistrySetting]) -> dict[str, Any]:

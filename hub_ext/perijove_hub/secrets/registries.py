@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from perijove_spawners.containers.registry_access import registry_of
-
-_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}(?::[0-9]{1,5})?")
+from perijove_spawners.references import registry_of
 
 
 class RegistrySetting(BaseModel):
@@ -23,5 +20,5 @@ class RegistrySetting(BaseModel):
 
 
 def is_registry(name: str) -> bool:
-    """Whether `name` can be that of a registry: a host, perhaps with a port."""
-    return bool(_HOST.fullmatch(name)) and registry_of(f"{name}/x") == name
+    """Whether `name` is that of a registry: a host in lower case, perhaps with a port."""
+    return registry_of(f"{name}/x") == name

@@ -24,11 +24,12 @@ from perijove_spawners.containers.pulling import Progress, error_of
 from perijove_spawners.containers.reading import image_id
 from perijove_spawners.containers.registry_access import GRACE, RegistryAccess, auth_of
 from perijove_spawners.launcher import ARCHIVES, Archive, ImageMissingError, LaunchError, RegistryLogin
+from perijove_spawners.references import Reference
 
 FRESH = 5.0
 PAUSES = (0.5, 2.0)
 """Seconds before a registry that is silent is asked again."""
-_REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
+_ID = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +307,9 @@ class Images:
 
 
 def check_reference(reference: str) -> None:
-    """:class:`LaunchError` for what is no image reference at all."""
-    if not _REFERENCE.fullmatch(reference) or ".." in reference:
-        raise LaunchError(f"{reference!r} is not the name of an image")
+    """:class:`LaunchError` for what is neither a reference of an image nor an image's id."""
+    try:
+        if not _ID.fullmatch(reference):
+            Reference.parse(reference)
+    except ValueError as error:
+        raise LaunchError(f"{reference!r} is not the name of an image: it {error}") from None

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from perijove.model import format_size
-from perijove_spawners.containers.registry_access import registry_of
 from perijove_spawners.launcher import ImageMissingError, LaunchError, RegistryLogin
+from perijove_spawners.references import registry_of
 
 EVERY = 2.0
 """Seconds between two reports of progress."""

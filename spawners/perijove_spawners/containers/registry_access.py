@@ -16,34 +16,14 @@ from collections.abc import Collection
 from pathlib import Path
 
 from perijove_spawners.launcher import ImageMissingError, RegistryLogin
+from perijove_spawners.references import registry_of, repository_of
 
-DOCKER_HUB = "docker.io"
-_ALIASES = {f"{name}.{DOCKER_HUB}" for name in ("index", "registry-1")}
-"""Other names of the same registry."""
 FRESH = 300.0
 """Seconds for which a registry's yes holds."""
 GRACE = 86400.0
 """Seconds for which it holds while the registry does not answer."""
 _LOCAL = "localhost/"
 """What Podman puts before names without a registry."""
-
-
-def registry_of(image: str) -> str:
-    """The host of an image's registry ("domain" in distribution/reference), :data:`DOCKER_HUB` by default."""
-    first, slash, _ = image.partition("/")
-    if slash and (first == "localhost" or "." in first or ":" in first):
-        return DOCKER_HUB if first in _ALIASES else first
-    return DOCKER_HUB
-
-
-def repository_of(image: str) -> str:
-    """``HOST/PATH`` of an image's name, without tag and digest."""
-    host, name = registry_of(image), image.partition("@")[0]
-    first, _, rest = name.partition("/")
-    path = rest if registry_of(name) != DOCKER_HUB or first.endswith("docker.io") else name
-    folder, slash, last = path.rpartition("/")
-    path = f"{folder}{slash}{last.partition(':')[0]}"
-    return f"{host}/{path}" if host != DOCKER_HUB or "/" in path else f"{host}/library/{path}"
 
 
 def auth_of(image: str, login: RegistryLogin | None) -> dict[str, str]:
