@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -33,6 +34,9 @@ CALLERS = {
     "sam": Caller("sam"),
     "gina": Caller("gina"),
 }
+
+
+SPEC = {"command": ["true"], "launcher": "docker"}
 
 
 class Site:
@@ -88,9 +92,9 @@ async def site(
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, migrated: Path) -> Settings:
     (tmp_path / "policy.yaml").write_text(POLICY)
-    return Settings.model_validate(
+    made = Settings.model_validate(
         {
             "state": tmp_path,
             "mode": "hub",
@@ -98,6 +102,8 @@ def settings(tmp_path: Path) -> Settings:
             "login": {"providers": {"github": {"client_id": "x", "preset": "github"}}},
         }
     )
+    shutil.copy(migrated, made.database)
+    return made
 
 
 async def test_a_link_for_an_address_lets_in_once_and_nobody_else(settings: Settings) -> None:
@@ -163,6 +169,56 @@ async def test_a_guests_bounds_hold(settings: Settings) -> None:
         answer = await here.ask("gina", "POST", "/jobs", {"command": ["true"], "launcher": "docker"})
         assert "the home of guest gina takes 2G of 1G" in answer.text, answer.text
         assert "over" in " ".join((await here.ask("gina", "GET", "/me")).json()["warnings"])
+
+
+def minutes_left(here: Site, cpu: float, gpu: float = 0.0) -> Amounts:
+    """Have gina's use be that many minutes below 60 each; what it is then."""
+    used = Amounts(HOUR - cpu * 60, 0, HOUR - gpu * 60)
+    here.controller.board.standing.remember("gina", used, here.controller.clock())
+    return used
+
+
+async def test_jobs_that_run_end_when_the_budget_is_used_up(settings: Settings) -> None:
+    async with site(settings, {"budget_notice": "7s"}) as here:
+        await here.guest(budget={"cpu_minutes": 60, "gpu_minutes": 60})
+        minutes_left(here, 10, 10)
+        text = (await here.ask("gina", "POST", "/jobs", SPEC | {"cpu": 2, "time_limit": 360})).text
+        assert "cpu_hours 0.83 of 1 used in all, 0.2 more asked for by the time limit" in text
+        plain, gpu = (await here.submit(cpu=1))["id"], (await here.submit(cpu=1, gpus=1))["id"]
+        for job in (plain, gpu):
+            await here.until(job, "running")
+        await here.watch.end_overspent()
+        minutes_left(here, 10, 0)
+        waits = (await here.submit(cpu=4))["id"]
+        await here.watch.end_overspent()
+        await here.until(gpu, "killed")
+        found = (await here.ask("gina", "GET", f"/jobs/{gpu}")).json()
+        assert found["reason"]["code"] == "BudgetUsedUp"
+        assert "the GPU budget (60.0 of 60.0 minutes) of gina is used up" in found["reason"]["message"]
+        assert await here.state(plain) == "running"
+        minutes_left(here, 0)
+        await here.watch.end_overspent()
+        await here.until(plain, "killed")
+        assert (await here.ask("gina", "GET", f"/jobs/{waits}")).json()["reason"]["code"] == "Quota"
+        await here.done("boss", "/users/gina/extend", {"budget": {"cpu_minutes": 600}})
+        await here.until(waits, "running")
+
+
+async def test_the_budget_counts_while_the_service_is_away_and_a_site_may_let_jobs_run_on(
+    settings: Settings,
+) -> None:
+    async with site(settings, {"on_budget": "run"}) as here:
+        await here.guest(budget={"cpu_minutes": 1e-4})
+        job, there = (await here.submit(cpu=4))["id"], here.node
+        await here.until(job, "running")
+        await here.watch.round()
+        assert await here.state(job) == "running"
+        refused = await here.ask("gina", "POST", "/jobs", SPEC)
+        assert refused.status_code == 422 and "budget of guest gina" in refused.text
+    async with site(settings, there=there.restart()) as again:
+        await again.until(job, "killed")
+        found = (await again.ask("gina", "GET", f"/jobs/{job}")).json()
+        assert found["reason"]["code"] == "BudgetUsedUp"
 
 
 async def test_jobs_end_when_their_guest_is_disabled_or_expires(settings: Settings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -55,16 +56,18 @@ async def site(settings: Settings) -> AsyncIterator[Site]:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, migrated: Path) -> Settings:
     providers = {
         "idp": {"client_id": "x", "issuer": "https://idp.example.org", "users": "members"},
         "github": {"client_id": "x", "preset": "github"},
         "shut": {"client_id": "x", "preset": "github", "users": "closed"},
         "strict": {"client_id": "x", "preset": "github", "users": "members", "taken": "refuse"},
     }
-    return Settings.model_validate(
+    made = Settings.model_validate(
         {"state": tmp_path, "mode": "hub", "admins": ["boss"], "login": {"providers": providers}}
     )
+    shutil.copy(migrated, made.database)
+    return made
 
 
 async def test_a_member_comes_in_and_a_guest_waits(settings: Settings) -> None:

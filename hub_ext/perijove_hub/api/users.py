@@ -223,7 +223,9 @@ async def extend(request: Request, caller: Who, name: str) -> User:
     terms = checked(request, caller, await read_model(request, TermsBody, optional=True))
     budget = terms.budget.model_dump(exclude_none=True) if terms.budget else {}
     await _note(request, caller, "extend", person, {"expires": terms.expires, **budget})
-    return await users_of(request).extend(name, terms)
+    user = await users_of(request).extend(name, terms)
+    watch_of(request).look_again()
+    return user
 
 
 @router.post("/users/{name}/disable", openapi_extra=json_body(DisableBody))

@@ -12,7 +12,7 @@ from perijove_hub.jobs.retries import failed_nodes, may_retry, more_memory
 
 LONGEST_DELAY = 60.0
 """Seconds between two tries at most, while an engine is down."""
-BY_SITE = frozenset({ReasonCode.PREEMPTED, ReasonCode.GANG_FAILED})
+BY_SITE = frozenset({ReasonCode.PREEMPTED, ReasonCode.GANG_FAILED, ReasonCode.BUDGET})
 """Why the site ended a job; noted in its reason when that was decided."""
 OFF_NODE: dict[str, Any] = {
     "node": None,

@@ -43,6 +43,14 @@ class Preempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Overspent:
+    """Its owner has used all that they may in all, as `message` says; it has `notice` seconds."""
+
+    message: str
+    notice: float
+
+
+@dataclass(frozen=True, slots=True)
 class Granted:
     """It holds all its resources again and may go on."""
 
@@ -191,6 +199,7 @@ Event = (
     | Reject
     | Eligible
     | Preempt
+    | Overspent
     | Granted
     | GangFell
     | Kill

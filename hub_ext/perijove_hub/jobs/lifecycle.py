@@ -42,6 +42,7 @@ from perijove_hub.jobs.events import (
     Hold,
     Kill,
     Launching,
+    Overspent,
     Placed,
     Preempt,
     Progressed,
@@ -70,6 +71,7 @@ __all__ = [
     "Hold",
     "Kill",
     "Launching",
+    "Overspent",
     "Placed",
     "Preempt",
     "Progressed",
@@ -162,6 +164,14 @@ def _preempt(job: Job, event: Preempt, _now: float) -> Decision:
     asked = "requeue_requested" if event.mode == "requeue" else "kill_requested"
     marked = job.model_copy(update={asked: True, "reason": reason})
     return Decision(marked, "preempted", detail, _stop(job, event.notice))
+
+
+def _overspent(job: Job, event: Overspent, _now: float) -> Decision:
+    if not job.state.on_node or job.kill_requested or job.requeue_requested:
+        return Decision(job)
+    reason = Reason(code=ReasonCode.BUDGET, message=event.message)
+    marked = job.model_copy(update={"kill_requested": True, "reason": reason})
+    return Decision(marked, "stopping", {"reason": event.message}, _stop(job, event.notice))
 
 
 def _granted(job: Job, _event: Granted, now: float) -> Decision:
@@ -356,6 +366,7 @@ _RULES: dict[type, Callable[[Job, Any, float], Decision]] = {
     Reject: _reject,
     Eligible: _eligible,
     Preempt: _preempt,
+    Overspent: _overspent,
     Granted: _granted,
     GangFell: _gang_fell,
     Kill: _kill,

@@ -65,6 +65,11 @@ class GuestSettings(_Part):
     on_disable: Literal["stop", "drain"] = "stop"
     """What becomes of the jobs of a guest who is disabled or has expired: ``stop`` ends all; ``drain`` lets
     those go on that run, but for notebook servers, and holds those that wait."""
+    on_budget: Literal["stop", "run"] = "stop"
+    """What becomes of the jobs that run when a guest's CPU or GPU minutes are used up: ``stop`` ends them;
+    ``run`` lets them go on to their time limit."""
+    budget_notice: float = 60.0
+    """Seconds between the stop signal and the kill of jobs that are ended so."""
 
     @field_validator("disk", mode="before")
     @classmethod
@@ -75,6 +80,11 @@ class GuestSettings(_Part):
     @classmethod
     def _duration(cls, value: Any) -> float | None:
         return None if value is None else parse_duration(value)
+
+    @field_validator("budget_notice", mode="before")
+    @classmethod
+    def _notice(cls, value: Any) -> float:
+        return parse_duration(value)
 
     @field_validator("homes")
     @classmethod

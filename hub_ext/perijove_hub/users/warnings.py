@@ -35,13 +35,21 @@ def _of_home(terms: GuestTerms) -> Iterator[str]:
         yield f"your home is more than {level:.0%} full: {figures}"
 
 
-def _of_budget(terms: GuestTerms, used: Amounts) -> Iterator[str]:
+def used_up(terms: GuestTerms, used: Amounts) -> dict[str, str]:
+    """Which budgets are used up (``CPU``, ``GPU``), and the figures."""
+    return {name: figures for name, share, figures in _shares(terms, used) if share >= 1}
+
+
+def _shares(terms: GuestTerms, used: Amounts) -> Iterator[tuple[str, float, str]]:
     limits = (("CPU", terms.budget.cpu_hours, used.cpu), ("GPU", terms.budget.gpu_hours, used.gpu))
     for name, hours, seconds in limits:
-        if hours is None:
-            continue
-        share = seconds / (hours * HOUR) if hours else 1.0
-        figures = f"{seconds / 60:.0f} of {hours * 60:.0f} minutes"
+        if hours is not None:
+            share = seconds / (hours * HOUR) if hours else 1.0
+            yield name, share, f"{seconds / 60:.1f} of {hours * 60:.1f} minutes"
+
+
+def _of_budget(terms: GuestTerms, used: Amounts) -> Iterator[str]:
+    for name, share, figures in _shares(terms, used):
         if share >= 1:
             yield f"your {name} budget is used up, with {figures}: no new jobs are accepted"
         elif level := _level(share):

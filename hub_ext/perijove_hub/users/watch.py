@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any
 
 from perijove.model import (
@@ -22,11 +22,12 @@ from perijove.model import (
 )
 from perijove_hub.accounts import resolve
 from perijove_hub.jobs.controller import Controller
-from perijove_hub.jobs.events import Hold, Kill
+from perijove_hub.jobs.events import Hold, Kill, Overspent
 from perijove_hub.policy.account import Amounts
 from perijove_hub.users.mail import tell
 from perijove_hub.users.person import Person
 from perijove_hub.users.users import Users
+from perijove_hub.users.warnings import used_up
 from perijove_hub.workflows.runs import Runs
 from perijove_spawners.launcher import LaunchError
 
@@ -92,6 +93,7 @@ class Watch:
             if person.user.state is UserState.ACTIVE and person.state_at(now) is UserState.EXPIRED:
                 await self._expire(name)
         await self.end_jobs()
+        await self.end_overspent()
         for name in [name for name, person in self._users.people.items() if person.moving is not None]:
             await self.move(name)
         steady = self._controller.core.steady()
@@ -128,6 +130,33 @@ class Watch:
             await self._end_run(run.id, drain=out[run.owner].drain, held=run.state is State.HELD)
         self._controller.core.wake.set()
         await self._controller.committed()
+
+    async def end_overspent(self) -> None:
+        """End what runs of guests whose budget is used up; what waits, waits on."""
+        guests, board, now = self._users.settings.guests, self._controller.board, self._controller.clock()
+        if guests.on_budget != "stop":
+            return
+        spent = {name: found for name in self._users.people if (found := self._overspent(name, now))}
+        over = [
+            (job, text) for job in board.jobs.values() for text in _charged(job, spent.get(job.owner, {}))
+        ]
+        for job, text in over:
+            message = f"the {text} of {job.owner} is used up"
+            board.apply(job.id, Overspent(message, guests.budget_notice), now)
+        if over:
+            await self._controller.committed()
+
+    def look_again(self) -> None:
+        """Have the queue looked at now: somebody may use more than before."""
+        self._controller.board.placeable = True
+        self._controller.core.wake.set()
+
+    def _overspent(self, name: str, now: float) -> dict[str, str]:
+        account, terms = (
+            self._controller.board.standing.account("user", name, None),
+            self._users.terms_of(name),
+        )
+        return used_up(terms, account.ever(now)) if terms is not None and account.running else {}
 
     def _has_jobs(self, name: str) -> bool:
         account = self._controller.board.standing.account("user", name, None)
@@ -231,3 +260,13 @@ def _wish(job: Job, person: Person) -> Kill | Hold | None:
     if not person.drain or job.spec.kind is Kind.SERVER:
         return Kill(BY)
     return Hold(BY) if job.state is State.PENDING else None
+
+
+def _charged(job: Job, spent: Mapping[str, str]) -> Iterator[str]:
+    """The budget that a job on a node uses and that is used up, with its figures."""
+    if job.node is None or job.kill_requested or job.requeue_requested:
+        return
+    if "CPU" in spent:
+        yield f"CPU budget ({spent['CPU']})"
+    elif "GPU" in spent and job.spec.gpus.count:
+        yield f"GPU budget ({spent['GPU']})"

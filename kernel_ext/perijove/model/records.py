@@ -82,6 +82,7 @@ class ReasonCode(StrEnum):
     OUTPUT_MISSING = "OutputMissing"
     PREEMPTED = "Preempted"
     GANG_FAILED = "GangFailed"  # another of its nodes failed
+    BUDGET = "BudgetUsedUp"  # its owner, a guest, may use no more
 
 
 class BlockerKind(StrEnum):
