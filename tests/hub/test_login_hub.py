@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import httpx
 import pytest
+from chromium import chromium
+from cryptography.fernet import Fernet
 from login_site import Browser, LoginSite, login_site
+from npm_provider import CLIENT as CAMPUS_CLIENT
+from npm_provider import SECRET as CAMPUS_SECRET
+from npm_provider import NpmProvider, npm_provider
 from oidc import CLIENT, SECRET, OwnProvider, own_provider
+from playwright.sync_api import expect
 from waiting import wait_until
+
+from perijove_hub.private_files import kept_secret
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -19,6 +30,15 @@ login:
   providers:
     lab: {{title: The Lab, issuer: "{lab}", client_id: {client}, client_secret_file: secret, users: members}}
     other: {{issuer: "{other}", client_id: {client}, client_secret_file: secret}}
+    campus: &campus
+      issuer: "{campus}"
+      client_id: {campus_client}
+      client_secret_file: campus-secret
+      scopes: [openid, profile, email, groups, offline_access]
+      groups_claim: groups
+      parameters: {{prompt: consent}}
+      users: members
+    visitors: {{<<: *campus, users: guests}}
 """
 
 
@@ -35,20 +55,46 @@ def other() -> Iterator[OwnProvider]:
 
 
 @pytest.fixture(scope="module")
+def campus() -> Iterator[NpmProvider]:
+    with npm_provider() as provider:
+        yield provider
+
+
+@pytest.fixture(scope="module")
 def site(
-    lab: OwnProvider, other: OwnProvider, tmp_path_factory: pytest.TempPathFactory
+    lab: OwnProvider, other: OwnProvider, campus: NpmProvider, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LoginSite]:
     state = tmp_path_factory.mktemp("login") / "state"
-    login = LOGIN.format(lab=lab.issuer, other=other.issuer, client=CLIENT)
-    with login_site(state, login, {"secret": SECRET}) as running:
+    issuers = {"lab": lab.issuer, "other": other.issuer, "campus": campus.issuer}
+    login = LOGIN.format(**issuers, client=CLIENT, campus_client=CAMPUS_CLIENT)
+    with login_site(state, login, {"secret": SECRET, "campus-secret": CAMPUS_SECRET}) as running:
+        campus.hub = running.url
+        campus.tell()
         yield running
+
+
+GRETA = {"sub": "s-greta", "preferred_username": "greta", "email": "greta@example.org"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def greta(site: LoginSite, other: OwnProvider) -> Iterator[Browser]:
+    """A guest who was let in when all began: the hub asks about a session half a minute later."""
+    other.honest()
+    other.person |= GRETA
+    browser = Browser(site)
+    assert browser.log_in("other").url.path == "/hub/waiting"
+    assert [user["name"] for user in site.ask("GET", "/users?state=waiting")] == ["greta"]
+    site.ask("POST", "/users/greta/activate", json={})
+    assert browser.log_in("other").url.path == "/hub/token"
+    yield browser
+    browser.http.close()
 
 
 @pytest.fixture(autouse=True)
 def honest(lab: OwnProvider, other: OwnProvider) -> None:
     lab.honest()
     other.honest()
-    other.person |= {"sub": "s-greta", "preferred_username": "greta", "email": "greta@example.org"}
+    other.person |= {"sub": "s-gauss", "preferred_username": "gauss", "email": "gauss@example.org"}
 
 
 @pytest.fixture
@@ -163,23 +209,6 @@ def test_a_guest_waits_and_is_told_so(browser: Browser) -> None:
     assert browser.name is None
 
 
-def test_a_guest_that_is_let_in_and_signed_out_again(browser: Browser, site: LoginSite) -> None:
-    browser.log_in("other")
-    assert [user["name"] for user in site.ask("GET", "/users?state=waiting")] == ["greta"]
-    site.ask("POST", "/users/greta/activate", json={})
-    assert browser.log_in("other").url.path == "/hub/token"
-    assert browser.name == "greta"
-    mine = httpx.get(
-        f"{site.url}/services/perijove/account", cookies=browser.http.cookies, follow_redirects=True
-    )
-    assert mine.status_code == 200
-    site.ask("POST", "/users/greta/sign-out")
-    wait_until(lambda: browser.name is None, "the end of the hub's session", 90)
-    assert browser.http.get("/hub/api/user", headers={"Referer": site.url}).status_code in {401, 403}
-    acts = [entry["act"] for entry in site.ask("GET", "/audit?subject=user+greta")["entries"]]
-    assert {"activate", "sign-out"} <= set(acts)
-
-
 def test_an_invitation_is_remembered_for_the_login(browser: Browser) -> None:
     page = browser.until("/hub/invitation?code=abcdefgh-0123_XYZ")
     assert page.url.path == "/hub/login" and "You were invited" in page.text
@@ -193,7 +222,94 @@ def test_logging_out_goes_to_the_provider(browser: Browser, lab: OwnProvider) ->
     assert browser.name is None
 
 
+def test_a_certified_provider_from_the_login_to_the_logout(
+    browser: Browser, campus: NpmProvider, site: LoginSite
+) -> None:
+    site.ask("PUT", "/projects/climate", json={"members": ["@climate"]})
+    back = campus.log_in(browser.http, f"{site.url}/hub/login/campus?next=/hub/token", "emmy")
+    assert browser.until(back).url.path == "/hub/token"
+    assert browser.name == "emmy" and browser.projects() == ["climate"]
+    away = browser.http.get("/hub/logout").headers["Location"]
+    assert campus.log_out(browser.http, away).startswith(f"{site.url}/hub/login")
+    assert browser.name is None
+    page = browser.until("/hub/login/campus")
+    assert page.url.host == "localhost" and 'name="password"' in page.text, "logged out there too"
+
+
+@pytest.mark.journey
+def test_a_newcomer_waits_and_a_member_comes_in(site: LoginSite, campus: NpmProvider) -> None:
+    with chromium() as page:
+        page.goto(f"{site.url}/hub/login")
+        page.get_by_role("link", name="Log in with visitors").click()
+        page.fill("[name=login]", "newton")
+        page.fill("[name=password]", "any")
+        page.click("[type=submit]")
+        page.get_by_role("button", name="Continue").click()
+        page.wait_for_url(f"{site.url}/hub/waiting")
+        expect(page.get_by_role("heading")).to_have_text("Your account is waiting for activation")
+        page.context.clear_cookies()
+        page.goto(f"{site.url}/hub/login?next=/hub/token")
+        page.get_by_role("link", name="Log in with campus").click()
+        page.fill("[name=login]", "emmy")
+        page.fill("[name=password]", "any")
+        page.click("[type=submit]")
+        page.get_by_role("button", name="Continue").click()
+        page.wait_for_url(f"{site.url}/hub/token")
+        assert "emmy" in page.inner_text("nav")
+
+
+def test_a_guest_that_was_let_in_is_signed_out_again(greta: Browser, site: LoginSite) -> None:
+    mine = httpx.get(
+        f"{site.url}/services/perijove/account", cookies=greta.http.cookies, follow_redirects=True
+    )
+    assert mine.status_code == 200
+    site.ask("POST", "/users/greta/sign-out")
+    wait_until(lambda: greta.name is None, "the end of the hub's session", 90)
+    assert greta.http.get("/hub/api/user", headers={"Referer": site.url}).status_code in {401, 403}
+    acts = [entry["act"] for entry in site.ask("GET", "/audit?subject=user+greta")["entries"]]
+    assert {"activate", "sign-out"} <= set(acts)
+
+
+def test_what_the_provider_says_later_counts_while_one_works(campus: NpmProvider, site: LoginSite) -> None:
+    """Who is removed there is out here, and groups follow; the hub asks anew, also after it was killed."""
+    campus.accounts["gone"] = {"email": "gone@example.org", "email_verified": True}
+    campus.tell()
+    emmy, gone = Browser(site), Browser(site)
+    for browser, name in ((emmy, "emmy"), (gone, "gone")):
+        browser.until(campus.log_in(browser.http, f"{site.url}/hub/login/campus?next=/hub/token", name))
+        assert browser.name == name
+    campus.accounts["emmy"]["groups"] = ["ocean"]
+    del campus.accounts["gone"]
+    campus.tell()
+    site.ask("PUT", "/projects/ocean", json={"members": ["@ocean"]})
+    _an_hour_passes(site)
+    site.installation.kill("hub")
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"{site.api}/health", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    wait_until(lambda: not answers(), "the hub's end", 60)
+    wait_until(answers, "the hub's return", 90)
+    assert gone.name is None
+    assert emmy.name == "emmy" and emmy.projects() == ["ocean"]
+
+
+def _an_hour_passes(site: LoginSite) -> None:
+    """For what the hub keeps of logins, encrypted."""
+    fernet = Fernet(f"{kept_secret(site.state / 'hub' / 'crypt-key')}=")
+    with closing(sqlite3.connect(site.state / "hub" / "jupyterhub.sqlite", timeout=60)) as db, db:
+        for number, sealed in db.execute("SELECT id, encrypted_auth_state FROM users").fetchall():
+            if sealed is not None:
+                state = json.loads(fernet.decrypt(sealed))
+                state["refreshed_at"] -= 3600
+                sealed = fernet.encrypt(json.dumps(state).encode())
+                db.execute("UPDATE users SET encrypted_auth_state = ? WHERE id = ?", (sealed, number))
+
+
 def test_nothing_secret_is_in_the_log(site: LoginSite, browser: Browser) -> None:
     browser.log_in()
-    secret: Any = (SECRET, "refresh-", "eyJ", site.trial.password)
+    secret: Any = (SECRET, CAMPUS_SECRET, "refresh-", "eyJ", site.trial.password)
     assert [word for word in secret if word in site.log] == []

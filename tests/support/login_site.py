@@ -19,6 +19,7 @@ class LoginSite:
     """What `up` runs, from the side of those who come."""
 
     def __init__(self, installation: Installation) -> None:
+        self.installation = installation
         self.state, self.url = installation.state, installation.url
         self.api = f"{self.url}/services/perijove/api/v1"
         self.trial: TrialAccount = trial_account(self.state)
@@ -78,6 +79,21 @@ class Browser:
         assert xsrf is not None, page.text
         data = {"username": username, "password": password, "_xsrf": xsrf[1], **more}
         return self.http.post("/hub/login?next=/hub/token", data=data)
+
+    def projects(self) -> list[str]:
+        """The projects of who is logged in, as the service has them."""
+        page = self.http.get("/hub/token")
+        xsrf = re.search(r'xsrf_token: "([^"]+)"', page.text)
+        assert xsrf is not None and self.name is not None, page.text
+        made = self.http.post(
+            f"/hub/api/users/{self.name}/tokens",
+            headers={"X-XSRFToken": xsrf[1], "Referer": f"{self.site.url}/hub/token"},
+            json={"expires_in": 600},
+        )
+        headers = {"Authorization": f"Bearer {made.json()['token']}"}
+        found = httpx.get(f"{self.site.api}/projects", headers=headers, timeout=60)
+        assert found.status_code == 200, found.text
+        return [project["name"] for project in found.json()]
 
     @property
     def name(self) -> str | None:
