@@ -205,6 +205,8 @@ class Status:
     cpu_seconds: float = 0.0
     image_digest: str | None = None
     """The engine's id of the image it was made of."""
+    image_manifest: str | None = None
+    """REPOSITORY@DIGEST at the registry that the engine has it from."""
 
 
 class LaunchError(Exception):
@@ -215,6 +217,12 @@ class LaunchError(Exception):
 
 class ImageMissingError(LaunchError):
     """The engine has no such image and may not or cannot pull it."""
+
+
+class ImageGoneError(ImageMissingError):
+    """The engine had the image when :meth:`Launcher.prepare` was called, and has it no more."""
+
+    transient = True
 
 
 class EngineError(LaunchError):

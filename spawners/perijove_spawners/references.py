@@ -8,6 +8,7 @@ What is compared is what an engine makes of a reference, never its text: ``pytho
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from perijove_spawners.launcher import ARCHIVES
@@ -16,6 +17,8 @@ HUB = "docker.io"
 """The registry of names that say none."""
 _HUBS = frozenset({HUB, f"index.{HUB}", f"registry-1.{HUB}"})
 """All names of it."""
+HERE = "localhost"
+"""What Podman puts before names without a registry: they are in none."""
 OFFICIAL = "library/"
 """Where names of one part lie there."""
 LATEST = "latest"
@@ -102,6 +105,25 @@ def written(text: str, reference: Reference) -> str:
 def pinned(text: str, digest: str) -> str:
     """The reference `text` with `digest` in place of its own."""
     return f"{text.partition('@')[0]}@{digest}"
+
+
+def manifest_of(text: str, names: Iterable[str]) -> str | None:
+    """REPOSITORY@DIGEST: the manifest by which an engine has the image `text` from that image's registry.
+
+    `names` are the engine's for that image (``RepoDigests``). None when none of them is of that repository
+    and has the digest that `text` asks for: it was made here, or came as an archive.
+    """
+    try:
+        wanted = Reference.parse(text)
+    except ValueError:
+        return None
+    if wanted.registry == HERE:
+        return None
+    for name in names:
+        repository, _, digest = name.partition("@")
+        if repository_of(repository) == wanted.name and digest and wanted.digest in {None, digest}:
+            return f"{wanted.name}@{digest}"
+    return None
 
 
 def repository_of(image: str) -> str:

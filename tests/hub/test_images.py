@@ -16,7 +16,7 @@ from perijove_hub.api.images import images_seen
 from perijove_hub.policy.document import load
 from perijove_hub.policy.patterns import loose_pattern, pattern
 from perijove_hub.settings import Settings
-from perijove_spawners.references import Reference, registry_of, repository_of, written
+from perijove_spawners.references import Reference, manifest_of, registry_of, repository_of, written
 
 from .conftest import node
 from .test_admission import ada, refused
@@ -81,7 +81,7 @@ def test_what_is_no_reference_is_refused(text: str) -> None:
     ("text", "repository"),
     [
         ("python:3", "docker.io/library/python"),
-        (f"registry-1.docker.io/lab/x@{DIGEST}", "docker.io/lab/x"),
+        (f"index.docker.io/lab/x@{DIGEST}", "docker.io/lab/x"),
         (f"R.example:5000/a/b:1@{DIGEST}", "r.example:5000/a/b"),
         ("localhost/x:1", "localhost/x"),
         (DIGEST, DIGEST),
@@ -91,6 +91,24 @@ def test_what_is_no_reference_is_refused(text: str) -> None:
 def test_a_repository_is_one_by_whatever_name_and_an_id_is_none(text: str, repository: str) -> None:
     assert repository_of(text) == repository
     assert registry_of(text) == (repository.partition("/")[0] if "/" in repository else "docker.io")
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "manifest"),
+    [
+        ("python:3", [f"python@{DIGEST}"], f"docker.io/library/python@{DIGEST}"),
+        ("r.example/a", [f"b@{OTHER}", "r.example/a:2", f"r.example/a@{DIGEST}"], f"r.example/a@{DIGEST}"),
+        (f"r.example/a:9@{DIGEST}", [f"r.example/a@{d}" for d in (OTHER, DIGEST)], f"r.example/a@{DIGEST}"),
+        (f"r.example/a@{DIGEST}", [f"r.example/a@{OTHER}"], None),
+        ("r.example/a", [f"r.example/b@{DIGEST}", "r.example/a:1", f"<none>@{DIGEST}"], None),
+        ("localhost/a", [f"localhost/a@{DIGEST}"], None),
+        (DIGEST, [f"r.example/a@{DIGEST}"], None),
+    ],
+)
+def test_the_manifest_of_an_image_is_that_of_its_own_registry(
+    text: str, names: list[str], manifest: str | None
+) -> None:
+    assert manifest_of(text, names) == manifest
 
 
 def test_no_name_is_taken_for_the_beginning_of_an_images_id() -> None:

@@ -61,6 +61,7 @@ def job(reason: ReasonCode | None = None, state: State = State.SUCCEEDED, **chan
         "cpu_seconds": 8.0,
         "attempt": 2,
         "image_digest": "sha256:" + "d" * 64,
+        "image_manifest": "r.example/a@sha256:" + "e" * 64,
     }
     return Job(id=7, owner="ada", name="fit", state=state, spec=spec, **{**fields, **changes})
 
@@ -98,6 +99,7 @@ def test_what_it_took_and_made() -> None:
     assert record.inputs == {"data": DATA}
     assert record.outputs == {"table": Output(digest=MADE, size=30, name="t.csv")}
     assert record.output_locations == {"table": ["https://x/api/v1/jobs/7/outputs/table", "s3://b/c"]}
+    assert (record.image_digest, record.image_manifest) == (job().image_digest, job().image_manifest)
     assert (record.wall_seconds, record.cpu_seconds, record.memory_peak) == (7.0, 8.0, 1000)
     assert (record.input_bytes, record.output_bytes, record.values) == (12, 30, {"loss": 0.5})
 

@@ -93,6 +93,7 @@ FULL = job(
     sizes={"model": 12},
     values={"loss": 0.1},
     image_digest="sha256:2",
+    image_manifest="r.example/a@sha256:3",
     run=2**40 - 2,
     step="train[3]",
     progress=0.0,

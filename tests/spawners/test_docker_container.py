@@ -126,6 +126,7 @@ def test_a_users_label_cannot_pass_for_ours() -> None:
         "perijove.directory": "/state/attempts/12.1",
         "perijove.ports": "",
         "perijove.network": "bridge",
+        "perijove.manifest": "",
     }
 
 

@@ -99,7 +99,10 @@ async def test_who_may_have_an_image_and_who_may_not(node: RealNode, images: Ima
     assert node.text(some[0].outputs["said"]) == f"first of {engine}\n"
     # What ada's login brought here is not everybody's, whatever it is called.
     pinned = f"{repository_of(image)}@{images.digests[engine]}"
-    assert (await attempt(node, pinned, ADA)).state is State.SUCCEEDED
+    assert {one.image_manifest for one in some} == {pinned}
+    for name in (pinned, f"{image}@{images.digests[engine]}"):
+        by_digest = await attempt(node, name, ADA)
+        assert (by_digest.state, by_digest.image_manifest) == (State.SUCCEEDED, pinned), by_digest
     for name in (image, pinned, str(some[0].image_digest)):
         for login in (None, NOBODY):
             refused = await attempt(node, name, login)
@@ -132,6 +135,33 @@ async def test_what_a_registry_cannot_give_is_said(node: RealNode, images: Image
     assert "registry.invalid" in nowhere.message
     never = await attempt(node, images.of("podman"), ADA, pull="never")
     assert "nothing is pulled here" in never.message
+
+
+async def test_an_image_that_the_engine_lost_a_moment_ago_is_pulled_again(
+    node: RealNode, images: Images
+) -> None:
+    image = images.of(node.launcher.capabilities.name)
+    api: Any = docker.APIClient(base_url=node.url)
+    assert (await attempt(node, image, ADA)).state is State.SUCCEEDED
+    api.remove_image(image, force=True)
+    again = await attempt(node, image, ADA)
+    assert again.state is State.SUCCEEDED, again
+    api.remove_image(image, force=True)
+    never = await attempt(node, image, ADA, pull="never")
+    assert (never.reason, never.transient) == (ReasonCode.LAUNCH_FAILED, False)
+    assert "nothing is pulled here" in never.message
+
+
+async def test_a_digest_is_run_wherever_its_tag_has_gone(node: RealNode, images: Images) -> None:
+    engine = node.launcher.capabilities.name
+    image = f"{images.host}/lab/leaving-{engine}:1"
+    older = images.put(image, f"older of {engine}")
+    newer = images.put(image, f"newer of {engine}")
+    assert older != newer
+    for digest, mark in ((older, "older"), (newer, "newer")):
+        outcome = await attempt(node, f"{image}@{digest}", ADA)
+        assert node.text(outcome.outputs["said"]) == f"{mark} of {engine}\n"
+        assert outcome.image_manifest == f"{repository_of(image)}@{digest}"
 
 
 async def test_always_brings_what_the_tag_means_now(node: RealNode, images: Images) -> None:

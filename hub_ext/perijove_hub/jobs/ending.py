@@ -85,6 +85,7 @@ def _over(
         sizes=dict(outcome.sizes),
         values=dict(outcome.values),
         image_digest=outcome.image_digest,
+        image_manifest=outcome.image_manifest,
         endpoint=None,
         suspended_at=None,
         suspended_seconds=_suspended(job, outcome.ended or now),

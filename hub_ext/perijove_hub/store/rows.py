@@ -47,7 +47,15 @@ _IN_DETAIL = (
     "requeue_requested",
 )
 """Fields without a column that are left out where they are empty or zero."""
-_IN_DETAIL_UNLESS_NONE = ("allocated", "suspended_at", "progress", "rerun_of", "image_digest", "step")
+_IN_DETAIL_UNLESS_NONE = (
+    "allocated",
+    "suspended_at",
+    "progress",
+    "rerun_of",
+    "image_digest",
+    "image_manifest",
+    "step",
+)
 
 
 def row_of(job: Job) -> tuple[Any, ...]:

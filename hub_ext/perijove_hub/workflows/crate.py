@@ -163,6 +163,8 @@ class _Description:
             image = {"@type": "ContainerImage", "name": record.image}
             if record.image_digest:
                 image["sha256"] = _hex(record.image_digest)
+            if record.image_manifest:
+                image["identifier"] = record.image_manifest
             action["containerImage"] = self._add(
                 f"#image-{quote(record.image, safe='')}", ContextEntity, image
             )

@@ -44,6 +44,7 @@ def record_of(
         output_locations=_locations(job, base, locations or {}),
         image=job.spec.image,
         image_digest=job.image_digest,
+        image_manifest=job.image_manifest,
         machine=machine_of(job, history),
         status=status_of(job),
         exit_code=exit_code,
@@ -68,7 +69,12 @@ def record_of_step(step: StepRun, run: int, made_by: ResultRecord | None) -> Res
     if made_by is not None and made_by.job is not None and made_by.job.step is None:
         # A warm job made it, beside many others: what that used is not this one's.
         made_by = None
-        record = ResultRecord(image=record.image, image_digest=record.image_digest, machine=record.machine)
+        record = ResultRecord(
+            image=record.image,
+            image_digest=record.image_digest,
+            image_manifest=record.image_manifest,
+            machine=record.machine,
+        )
     changes: dict[str, Any] = {"run": run, "step": step.label, "key": step.key, "outputs": step.outputs}
     if step.cached_from is not None:
         changes |= {"status": "cached", "cached_from": step.cached_from}

@@ -189,6 +189,7 @@ def view(
         ("reservation", spec.get("reservation")),
         ("launcher", document.get("launcher")),
         ("image", spec.get("image")),
+        ("image ran", _ran_in(document)),
         ("runs", _what(spec)),
         ("in", spec.get("cwd")),
         ("asked for", asked(spec)),
@@ -210,6 +211,11 @@ def view(
         ("outputs", ", ".join(job.outputs())),
     ]
     return [(title, str(value)) for title, value in rows if value not in (None, "")]
+
+
+def _ran_in(document: dict[str, Any]) -> str | None:
+    """The image's name at its registry, else its id on the engine."""
+    return document.get("image_manifest") or document.get("image_digest")
 
 
 def _peak(document: dict[str, Any]) -> str | None:

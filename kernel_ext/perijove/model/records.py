@@ -181,7 +181,9 @@ class Outcome:
     values: dict[str, Any] = field(default_factory=dict)
     """What it recorded: name -> JSON."""
     image_digest: str | None = None
-    """Of the image that it really ran in."""
+    """Of the image that it really ran in: the engine's id."""
+    image_manifest: str | None = None
+    """REPOSITORY@DIGEST of that image, where it came from a registry."""
     transient: bool = False
     """Nothing ran and the cause may pass (engine down, node leaving): the job may queue again."""
 
@@ -232,7 +234,9 @@ class Job(Record):
     values: dict[str, Any] = {}
     """What it recorded: name -> JSON."""
     image_digest: str | None = None
-    """Of the image that it really ran in."""
+    """Of the image that it really ran in: the engine's id."""
+    image_manifest: str | None = None
+    """REPOSITORY@DIGEST of that image, where it came from a registry."""
     run: int | None = None
     """The run of a workflow that it is a step of."""
     step: str | None = None

@@ -176,6 +176,7 @@ class ResultRecord(Record):
     """URLs."""
     image: str | None = None
     image_digest: str | None = None
+    image_manifest: str | None = None
     machine: Machine | None = None
     status: str = ""
     """``ok``, ``failed``, ``timeout``, ``killed``, ``lost``, ``rejected`` or ``cached``."""

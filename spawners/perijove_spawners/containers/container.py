@@ -20,6 +20,8 @@ DIRECTORY = "perijove.directory"
 PORTS = "perijove.ports"
 NETWORK = "perijove.network"
 PROBE = "perijove.probe"
+MANIFEST = "perijove.manifest"
+"""An image's id and its manifest's name, when the container was asked for."""
 
 _NOTHING = OwnProgram()
 
@@ -120,7 +122,7 @@ def network_mode(launch: Launch, installation: str, default: str) -> str:
     return owner_network(installation, launch.owner) if wanted in {"user", "project"} else wanted
 
 
-def labels(launch: Launch, installation: str, network: str) -> dict[str, str]:
+def labels(launch: Launch, installation: str, network: str, manifest: str = "") -> dict[str, str]:
     """Ours stand last: a user's label cannot pass for one of them."""
     return {
         **launch.labels,
@@ -130,6 +132,7 @@ def labels(launch: Launch, installation: str, network: str) -> dict[str, str]:
         DIRECTORY: str(launch.directory),
         PORTS: ",".join(map(str, launch.ports)),
         NETWORK: network,
+        MANIFEST: manifest,
     }
 
 
@@ -141,10 +144,12 @@ def create_body(
     dialect: Dialect,
     identity: Sequence[Mount] = (),
     own: OwnProgram = _NOTHING,
+    manifest: str = "",
 ) -> dict[str, Any]:
     """The container of `launch`.
 
-    `identity` are account files mounted over the image's, `own` is what the image runs by itself.
+    `identity` are account files mounted over the image's, `own` is what the image runs by itself, `manifest`
+    the value of the label :data:`MANIFEST`.
     :class:`LaunchError` without an image.
     """
     if not launch.image:
@@ -159,7 +164,7 @@ def create_body(
         "Env": [f"{key}={value}" for key, value in {**dialect.env, **launch.env}.items()],
         "User": host.pop("User"),
         "WorkingDir": launch.cwd,
-        "Labels": labels(launch, installation, network),
+        "Labels": labels(launch, installation, network, manifest),
         "StopSignal": "SIGTERM",
         **({"Healthcheck": {"Test": ["NONE"]}} if dialect.no_healthcheck else {}),
         **({"ExposedPorts": {f"{port}/tcp": {} for port in launch.published}} if launch.published else {}),

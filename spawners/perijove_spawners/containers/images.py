@@ -23,8 +23,15 @@ from perijove_spawners.containers.program import SHELL, OwnProgram
 from perijove_spawners.containers.pulling import Progress, error_of
 from perijove_spawners.containers.reading import image_id
 from perijove_spawners.containers.registry_access import GRACE, RegistryAccess, auth_of
-from perijove_spawners.launcher import ARCHIVES, Archive, ImageMissingError, LaunchError, RegistryLogin
-from perijove_spawners.references import Reference
+from perijove_spawners.launcher import (
+    ARCHIVES,
+    Archive,
+    ImageGoneError,
+    ImageMissingError,
+    LaunchError,
+    RegistryLogin,
+)
+from perijove_spawners.references import Reference, manifest_of
 
 FRESH = 5.0
 PAUSES = (0.5, 2.0)
@@ -40,6 +47,11 @@ class Image:
     own: OwnProgram
     names: tuple[str, ...] = ()
     """All that it goes by, with tag or digest."""
+
+    def manifest(self, reference: str) -> str:
+        """The value of a container's label :data:`~.container.MANIFEST`; empty without one."""
+        found = manifest_of(reference, self.names)
+        return f"{self.id} {found}" if found else ""
 
 
 class Images:
@@ -74,6 +86,11 @@ class Images:
         else:
             self._found.pop(reference, None)
         return present
+
+    def lost(self, reference: str) -> ImageGoneError:
+        """The error of an image that the engine says it does not have."""
+        self._found.pop(reference, None)
+        return ImageGoneError(f"image {reference} is not on this node any more")
 
     async def _ask(self, reference: str) -> Image | None:
         try:

@@ -37,7 +37,6 @@ from perijove_spawners.launcher import (
     Archive,
     EngineCall,
     EngineError,
-    ImageMissingError,
     Launch,
     LauncherContext,
     LaunchError,
@@ -185,27 +184,28 @@ class EngineLauncher:
 
     async def _create(self, launch: Launch, name: str) -> None:
         check_paths(launch)
-        image = await self._image(launch)
-        body = create_body(
-            launch,
-            installation=self._installation,
-            options=self._options,
-            dialect=self.dialect,
-            identity=await self._identity(launch, image),
-            own=image.own,
-        )
         try:
+            image = await self._image(launch)
+            body = create_body(
+                launch,
+                installation=self._installation,
+                options=self._options,
+                dialect=self.dialect,
+                identity=await self._identity(launch, image),
+                own=image.own,
+                manifest=image.manifest(launch.image or ""),
+            )
             await self._attempted(lambda: self._connection.api.create_container_from_config(body, name))
         except RefusedError as error:
             if error.status == 404 and "image" in str(error).lower():
-                raise ImageMissingError(f"image {launch.image} is not on this node any more") from error
+                raise self._images.lost(launch.image or "") from error
             raise
 
     async def _image(self, launch: Launch) -> Image:
         reference = launch.image or ""
         found = await self._images.find(reference)
         if found is None:
-            raise ImageMissingError(f"image {reference} is not on this node")
+            raise self._images.lost(reference)
         if needs_shell(launch) and not await self._images.has_shell(reference, found, self._installation):
             raise LaunchError(f"image {reference} has no {SHELL}, which stdin and outputs fd:3 to fd:9 need")
         return found

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from perijove.model import Endpoint, Stats
-from perijove_spawners.containers.container import PORTS
+from perijove_spawners.containers.container import MANIFEST, PORTS
 from perijove_spawners.launcher import Phase, Status
 
 PHASES = {
@@ -53,6 +53,7 @@ def status_of(info: Mapping[str, Any]) -> Status:
     return Status(
         phase=phase,
         image_digest=image_id(info["Image"]) if info.get("Image") else None,
+        image_manifest=_manifest(info),
         exit_code=code if ended else None,
         # the flag also tells of a child that was killed while the job went on and succeeded
         out_of_memory=ended and code != 0 and bool(state.get("OOMKilled")),
@@ -66,6 +67,14 @@ def status_of(info: Mapping[str, Any]) -> Status:
 def image_id(said: str) -> str:
     """The id of an image as all engines would write it."""
     return f"sha256:{said.removeprefix('sha256:')}"
+
+
+def _manifest(info: Mapping[str, Any]) -> str | None:
+    """What its label says, unless another image had taken the name before the container was made of it."""
+    image, _, manifest = str(((info.get("Config") or {}).get("Labels") or {}).get(MANIFEST, "")).partition(
+        " "
+    )
+    return manifest if manifest and image == image_id(str(info.get("Image"))) else None
 
 
 def age_of(info: Mapping[str, Any]) -> float:

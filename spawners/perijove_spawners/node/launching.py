@@ -16,6 +16,7 @@ from perijove_spawners.failpoints import reach
 from perijove_spawners.launcher import (
     SCRATCH_DIRECTORY,
     EngineError,
+    ImageGoneError,
     Launch,
     LaunchError,
     Mount,
@@ -38,7 +39,8 @@ log = logging.getLogger(__name__)
 PATIENCE = 60.0
 """Seconds after which a start is given up whose engine certainly never saw it."""
 
-
+FETCHES = 3
+"""How often an image is asked for that the engine loses again before it is used."""
 MOUNT_PATIENCE = 20.0
 _MOUNTS = ThreadPoolExecutor(16, "mounts")
 
@@ -116,17 +118,29 @@ class Launching:
         try:
             launch = await self._lay_out()
             reach("node.staged")
-            launch = await self._fetch(launch)
-            async with self.engine.starts:
-                reach("node.before-start")
-                await self._start(launch)
-                reach("node.started")
+            await self._fetch_and_start(launch)
         except (LaunchError, StoppedError):
             raise
         except Exception as error:
             log.exception("%s: cannot be launched", self.order.attempt)
             raise LaunchError(f"the node agent failed: {type(error).__name__}: {error}") from error
         return await self.started()
+
+    async def _fetch_and_start(self, launch: Launch) -> None:
+        """Fetch the image once more when it was removed from the engine before it was needed."""
+        for left in reversed(range(FETCHES)):
+            fetched = await self._fetch(launch)
+            try:
+                async with self.engine.starts:
+                    reach("node.before-start")
+                    await self._start(fetched)
+                    reach("node.started")
+            except ImageGoneError as error:
+                if not left:
+                    raise
+                self.say(f"{error}; asking for it again")
+            else:
+                return
 
     async def started(self) -> Started:
         """Note that it runs now, and where its ports are."""

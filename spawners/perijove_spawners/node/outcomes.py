@@ -38,6 +38,7 @@ def outcome_of(status: Status, order: Order, ending: Ending) -> Outcome:
         memory_peak=status.memory_peak,
         cpu_seconds=status.cpu_seconds,
         image_digest=status.image_digest,
+        image_manifest=status.image_manifest,
     )
 
 
