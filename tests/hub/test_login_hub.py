@@ -231,7 +231,7 @@ def test_a_certified_provider_from_the_login_to_the_logout(
     assert browser.name == "emmy" and browser.projects() == ["climate"]
     away = browser.http.get("/hub/logout").headers["Location"]
     assert campus.log_out(browser.http, away).startswith(f"{site.url}/hub/login")
-    assert browser.name is None
+    assert not browser.name
     page = browser.until("/hub/login/campus")
     assert page.url.host == "localhost" and 'name="password"' in page.text, "logged out there too"
 
