@@ -33,7 +33,8 @@ Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)]
 
 async def read_wanted(request: Request) -> Wanted:
     """The body of a request for a run."""
-    body = parse_json(await read_body(request, request.app.state.settings.max_body))
+    data = await read_body(request, request.app.state.settings.max_body)
+    body = await asyncio.to_thread(parse_json, data)
     try:
         return Wanted.model_validate(body)
     except ValidationError as error:

@@ -19,6 +19,7 @@ from perijove_hub.workflows.checking import (
     local_errors,
     map_errors,
     notebook_errors,
+    shapes_of,
 )
 from perijove_hub.workflows.runs import Runs
 
@@ -59,7 +60,8 @@ async def checked(runs: Runs, owner: str, wanted: Wanted) -> tuple[Workflow, dic
         if digest not in owned
     ]
     if not errors:
-        errors = admission_errors(runs.controller, owner, workflow, wanted.project)
+        shapes = await asyncio.to_thread(shapes_of, workflow)
+        errors = admission_errors(runs.controller, owner, workflow, shapes, wanted.project)
         errors += await asyncio.to_thread(notebook_errors, runs.store, workflow)
     if errors:
         raise InvalidSpecError(errors=errors[:50])

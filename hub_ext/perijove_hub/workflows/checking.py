@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from perijove.model import FieldError, InvalidSpecError, JobSpec, NotFoundError, Step, Workflow
@@ -108,27 +108,43 @@ def notebook_errors(store: Store, workflow: Workflow) -> list[FieldError]:
     return errors
 
 
-def admission_errors(
-    controller: Controller, owner: str, workflow: Workflow, project: str | None
-) -> list[FieldError]:
-    """What admission says of each step as far as it is known: image, launcher, resources, volumes."""
-    identity, asker, site = controller.identify(owner), asker_of(controller, owner), site_of(controller)
-    errors: list[FieldError] = []
-    told: dict[str, list[FieldError]] = {}
-    now = controller.clock()
+def shapes_of(workflow: Workflow) -> dict[str, list[str]]:
+    """Names of steps by what admission looks at: of thousands that are alike one is enough."""
+    shapes: dict[str, list[str]] = {}
     for name, step in workflow.steps.items():
         shape = step.model_copy(update={"after": [], "when": None, "map": None, "inputs": {}, "args": []})
-        alike = shape.model_dump_json(exclude_unset=True)
-        if alike not in told:
-            told[alike] = []
-            try:
-                spec = _spec(step, project)
-                admit(spec, asker, identity, site, now=now, known={})
-                told[alike] = controller.board.standing.refusals(owner, [(spec, 1)], now)
-            except InvalidSpecError as error:
-                told[alike] = list(error.errors)
-        errors += [FieldError(f"steps.{name}.{e.field}".rstrip("."), e.value, e.message) for e in told[alike]]
-        if len(errors) > MOST_ERRORS:
+        shapes.setdefault(shape.model_dump_json(exclude_unset=True), []).append(name)
+    return shapes
+
+
+def admission_errors(
+    controller: Controller,
+    owner: str,
+    workflow: Workflow,
+    shapes: Mapping[str, Sequence[str]],
+    project: str | None,
+) -> list[FieldError]:
+    """What admission says of each step as far as it is known: image, launcher, resources, volumes.
+
+    `shapes`: see :func:`shapes_of`.
+    """
+    identity, asker, site = controller.identify(owner), asker_of(controller, owner), site_of(controller)
+    errors: list[FieldError] = []
+    now = controller.clock()
+    for names in shapes.values():
+        try:
+            spec = _spec(workflow.steps[names[0]], project)
+            admit(spec, asker, identity, site, now=now, known={})
+            told = controller.board.standing.refusals(owner, [(spec, 1)], now)
+        except InvalidSpecError as error:
+            told = list(error.errors)
+        room = MOST_ERRORS - len(errors)
+        errors += [
+            FieldError(f"steps.{name}.{e.field}".rstrip("."), e.value, e.message)
+            for name in (names[:room] if told else ())
+            for e in told
+        ]
+        if len(errors) >= MOST_ERRORS:
             break
     return errors[:MOST_ERRORS]
 

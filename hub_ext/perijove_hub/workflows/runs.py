@@ -138,7 +138,7 @@ class Runs:
             raise UnavailableError(
                 f"no work is accepted while the database cannot be written: {controller.writer.trouble}"
             )
-        live = Live(run, workflow, {})
+        live = await asyncio.to_thread(Live, run, workflow, {})
         batch = controller.board.pending.batch
         batch.flows.new[run.id] = (live.record(), document)
         if submission is not None:
