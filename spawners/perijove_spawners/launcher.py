@@ -64,6 +64,12 @@ class Mount:
     source: str
     target: str
     read_only: bool = False
+    name: str = field(default="", compare=False)
+    """The volume's, as jobs ask for it."""
+
+    def __str__(self) -> str:
+        """For the job's owner, whom paths of the node do not concern."""
+        return f"volume {self.name}" if self.name else f"what belongs at {self.target}"
 
 
 @dataclass(frozen=True, slots=True)

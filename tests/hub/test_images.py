@@ -16,7 +16,7 @@ from perijove_hub.api.images import images_seen
 from perijove_hub.policy.document import load
 from perijove_hub.policy.patterns import loose_pattern, pattern
 from perijove_hub.settings import Settings
-from perijove_spawners.references import Reference, manifest_of, registry_of, repository_of, written
+from perijove_spawners.references import HUB, Reference, manifest_of, registry_of, repository_of, written
 
 from .conftest import node
 from .test_admission import ada, refused
@@ -81,7 +81,7 @@ def test_what_is_no_reference_is_refused(text: str) -> None:
     ("text", "repository"),
     [
         ("python:3", "docker.io/library/python"),
-        (f"index.docker.io/lab/x@{DIGEST}", "docker.io/lab/x"),
+        (f"index.{HUB}/lab/x@{DIGEST}", "docker.io/lab/x"),
         (f"R.example:5000/a/b:1@{DIGEST}", "r.example:5000/a/b"),
         ("localhost/x:1", "localhost/x"),
         (DIGEST, DIGEST),

@@ -185,10 +185,11 @@ async def test_progress_is_read_from_the_display_stream(bench: Bench) -> None:
 
 
 async def test_a_missing_volume_fails_the_launch_and_is_named(bench: Bench, tmp_path: Path) -> None:
-    order = bench.order(1, "true", mounts=(Mount(str(tmp_path / "nowhere"), "/data"),))
+    order = bench.order(1, "true", mounts=(Mount(str(tmp_path / "nowhere"), "/data", name="reference"),))
     [outcome] = await bench.run(order)
     assert outcome.reason is ReasonCode.LAUNCH_FAILED and not outcome.transient
-    assert "nowhere, to be mounted at /data, is not a directory of node n1" in outcome.message
+    said = "volume reference cannot be had on node n1: it is not there, or no directory"
+    assert outcome.message == said
 
 
 async def test_a_missing_input_fails_the_launch(bench: Bench) -> None:

@@ -133,7 +133,7 @@ def mounts_of(
     for request in () if spec.sealed else spec.volumes:
         lowered = request.read_only or spec.user == "root"
         if request.name == HOME:
-            mounts.append(Mount(identity.home_source, identity.account.home, lowered))
+            mounts.append(Mount(identity.home_source, identity.account.home, lowered, HOME))
             continue
         volume = volumes.get(request.name)
         if volume is None:
@@ -142,5 +142,5 @@ def mounts_of(
             source, target = placed(request.name, volume, whose)
         except UnplaceableError as error:
             raise OperatorError(f"volume {request.name}: {error}") from None
-        mounts.append(Mount(source, posixpath.normpath(target), lowered or volume.read_only))
+        mounts.append(Mount(source, posixpath.normpath(target), lowered or volume.read_only, request.name))
     return tuple(mounts)

@@ -290,7 +290,7 @@ def check_paths(launch: Launch) -> None:
     """
     for mount in launch.mounts:
         if not _exists(Path(mount.source)):
-            raise LaunchError(f"volume source {mount.source} does not exist on this node")
+            raise LaunchError(f"{mount} does not exist on this node any more")
     cwd = Path(launch.cwd)
     holding = [mount for mount in launch.mounts if cwd.is_relative_to(mount.target)]
     if holding:

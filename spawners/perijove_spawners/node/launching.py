@@ -214,9 +214,10 @@ class Launching:
             async with asyncio.timeout(MOUNT_PATIENCE):
                 return await asyncio.get_running_loop().run_in_executor(_MOUNTS, self._look_at_mounts)
         except TimeoutError:
-            sources = ", ".join(mount.source for mount in self.order.mounts)
+            log.warning("no answer from one of %s", [mount.source for mount in self.order.mounts])
+            wanted = ", ".join(map(str, self.order.mounts)) or "home"
             raise MountTimeoutError(
-                f"no answer from the file system within {MOUNT_PATIENCE:g} s: {sources}"
+                f"no answer from the file system within {MOUNT_PATIENCE:g} s: {wanted}"
             ) from None
 
     def _look_at_mounts(self) -> tuple[Mount, ...]:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from perijove_spawners.launcher import LaunchError, Mount
+
+log = logging.getLogger(__name__)
 
 _MOST_LINKS = 40
 
 
 class MountError(LaunchError):
-    """A directory that the job needs is missing on the node, or must not be mounted."""
+    """A directory that the job needs is missing on the node, or must not be mounted.
+
+    It is told to the job's owner by the volume's name; the path goes to the agent's log.
+    """
 
 
 def resolve(mounts: Iterable[Mount], node: str, state: Path = Path("/")) -> tuple[Mount, ...]:
@@ -25,7 +32,7 @@ def resolve(mounts: Iterable[Mount], node: str, state: Path = Path("/")) -> tupl
     above = frozenset(state.absolute().parents)
     found: list[Mount] = []
     for mount in mounts:
-        real = Mount(_resolve(mount, node, above), mount.target, mount.read_only)
+        real = replace(mount, source=_resolve(mount, node, above))
         found += [real, *below(real, mount_points(), above)] if mount.read_only else [real]
     return tuple(found)
 
@@ -74,17 +81,20 @@ def _mounted() -> Iterator[tuple[str, tuple[str, str]]]:
 
 
 def _resolve(mount: Mount, node: str, above: frozenset[Path]) -> str:
-    source = mount.source
+    source, real, wrong, where = mount.source, "", "", ""
     if not source.startswith("/") or ".." in source.split("/"):
-        raise MountError(f"{source!r}, to be mounted at {mount.target}, is not an absolute path")
+        wrong = "the site's list has no absolute path for it"
     try:
-        real = _walk(source, above)
+        real = "" if wrong else _walk(source, above)
     except _WeakError as error:
-        raise MountError(f"{source} is not mounted at {mount.target}: {error}") from error
+        wrong, where = f"{error.what} on its way", f": {error}"
     except OSError:
-        real = ""
-    if not real or not Path(real).is_dir():
-        raise MountError(f"{source}, to be mounted at {mount.target}, is not a directory of node {node}")
+        pass
+    if not wrong and not (real and Path(real).is_dir()):
+        wrong = "it is not there, or no directory"
+    if wrong:
+        log.warning("%s is not mounted, %s%s", source, wrong, where)
+        raise MountError(f"{mount} cannot be had on node {node}: {wrong}")
     return real
 
 
@@ -123,6 +133,10 @@ def _trusted() -> set[int]:
 class _WeakError(Exception):
     """A user could have something else found in a directory's place; the message continues a sentence."""
 
+    def __init__(self, what: str, path: str) -> None:
+        super().__init__(f"{what} on its way: {path}")
+        self.what = what
+
 
 def _walk(source: str, safe: frozenset[Path]) -> str:
     """The place that the path `source` leads to, without a link in it. ``OSError`` when it is not there.
@@ -143,7 +157,7 @@ def _walk(source: str, safe: frozenset[Path]) -> str:
         is_link = stat.S_ISLNK(here.st_mode)
         links += is_link
         if is_link and (here.st_uid not in trusted or links > _MOST_LINKS):
-            raise _WeakError(f"{path} on its way is a link made by a user")
+            raise _WeakError("there is a link made by a user", path)
         if Path(parent) not in safe:
             _check(parent, here.st_uid in trusted)
         if is_link:
@@ -156,6 +170,6 @@ def _walk(source: str, safe: frozenset[Path]) -> str:
 def _check(parent: str, entry_is_trusted: bool) -> None:
     above = os.lstat(parent)
     if above.st_uid not in _trusted():
-        raise _WeakError(f"{parent} on its way belongs to a user")
+        raise _WeakError("a directory belongs to a user", parent)
     if above.st_mode & stat.S_IWOTH and not (above.st_mode & stat.S_ISVTX and entry_is_trusted):
-        raise _WeakError(f"everybody may write in {parent} on its way")
+        raise _WeakError("everybody may write in a directory", parent)
