@@ -35,6 +35,9 @@ NODE = (
     "node.removed",
 )
 """Places in the node agent."""
+HOMES = ("serve.promoted", "node.home-part", "serve.home-moved")
+"""Places that are reached when files change their owner: the decision is durable; after the second file on
+the node; the node has done it and that is not noted yet."""
 SCRATCH = ("node.scratch-made", "node.scratch-mounted", "node.scratch-unmounted")
 """Places in the node agent that are reached for jobs with scratch space."""
 OUTPUTS = ("node.output-piece", "node.output-kept")

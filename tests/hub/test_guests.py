@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from perijove_hub.settings import Settings
 from perijove_hub.users.users import Users
 from perijove_hub.users.watch import Watch
 from perijove_spawners.fabric.port import DirectFabric
+from perijove_spawners.protocol import Order
 
-from .conftest import SimulatedNode, Tokens
+from .conftest import SimulatedNode, Tokens, node
 
 POLICY = "projects:\n  moon: {leads: [lena], members: [lena]}\n  sun: {leads: [sam]}\n"
 CALLERS = {
@@ -42,10 +44,11 @@ SPEC = {"command": ["true"], "launcher": "docker"}
 class Site:
     """A running service, asked in several names, and its node."""
 
-    def __init__(self, app: Any, node: SimulatedNode) -> None:
+    def __init__(self, app: Any, there: Sequence[SimulatedNode]) -> None:
         self.users: Users = app.state.users
         self.watch: Watch = app.state.watch
-        self.controller, self.node = app.state.controller, node
+        self.controller, self.node = app.state.controller, there[0]
+        self.fabric: DirectFabric = self.controller.fabric
         self._transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
 
     async def ask(self, who: str, method: str, path: str, body: Any = None) -> httpx.Response:
@@ -82,13 +85,13 @@ class Site:
 
 @asynccontextmanager
 async def site(
-    settings: Settings, guests: dict[str, Any] | None = None, there: SimulatedNode | None = None
+    settings: Settings, guests: dict[str, Any] | None = None, *there: SimulatedNode
 ) -> AsyncIterator[Site]:
     changed = settings.model_validate({**settings.model_dump(), "guests": guests or {}})
-    there = there or SimulatedNode()
-    app = create_app(changed, fabric=DirectFabric([there]), identities=Tokens(CALLERS))
+    nodes = there or (SimulatedNode(),)
+    app = create_app(changed, fabric=DirectFabric(nodes), identities=Tokens(CALLERS))
     async with app.router.lifespan_context(app):
-        yield Site(app, there)
+        yield Site(app, nodes)
 
 
 @pytest.fixture
@@ -215,7 +218,7 @@ async def test_the_budget_counts_while_the_service_is_away_and_a_site_may_let_jo
         assert await here.state(job) == "running"
         refused = await here.ask("gina", "POST", "/jobs", SPEC)
         assert refused.status_code == 422 and "budget of guest gina" in refused.text
-    async with site(settings, there=there.restart()) as again:
+    async with site(settings, None, there.restart()) as again:
         await again.until(job, "killed")
         found = (await again.ask("gina", "GET", f"/jobs/{job}")).json()
         assert found["reason"]["code"] == "BudgetUsedUp"
@@ -235,7 +238,7 @@ async def test_jobs_end_when_their_guest_is_disabled_or_expires(settings: Settin
         await here.until(job, "running")
         await here.users.change("gina", lambda person: person.changed(expires=1.0))
     # The service died before it acted.
-    async with site(settings, there=there.restart()) as again:
+    async with site(settings, None, there.restart()) as again:
         await again.until(job, "killed")
         assert again.users.standing("gina").state == "expired"
         later = again.controller.clock() + 3600
@@ -266,6 +269,52 @@ async def test_a_promoted_guest_keeps_name_files_and_jobs(settings: Settings) ->
         assert (user["kind"], user["name"], user["number"]) == ("member", "hugo", 1)
         assert here.users.identity("hugo") == before
         assert here.users.people["hugo"].user.kind is UserKind.MEMBER
+
+
+@dataclass
+class HomeNode(SimulatedNode):
+    """One that notes whose the homes were whenever a job started."""
+
+    owners: list[int] = field(default_factory=list)
+
+    async def start(self, orders: Sequence[Order]) -> None:
+        self.owners += [owner for _ in orders for _, owner in self.homes.values()]
+        await super().start(orders)
+
+
+async def test_files_follow_a_promotion_on_every_node_also_on_those_that_are_away(settings: Settings) -> None:
+    near, far = SimulatedNode(), HomeNode(node("n2"))
+    async with site(settings, {"pool": ["nobody"]}, near, far) as here:
+        await here.guest()
+        before = here.users.identity("gina")
+        for one in (near, far):
+            one.homes[before.home_source] = (5, before.account.uid)
+        here.fabric.remove("n2")
+        await here.done("boss", "/users/gina/promote")
+        after = here.users.identity("gina")
+        assert (after.account.uid, after.home_source) == (20_001, before.home_source)
+        assert near.homes[before.home_source] == (5, 20_001)
+        [left] = [person.moving for person in here.users.people.values()]
+        assert left is not None and left.done == ("n1",)
+        assert (await here.ask("boss", "POST", "/users/gina/release")).status_code == 409
+        await here.until((await here.submit(node="n1"))["id"], "running")
+    # The service died, and the other node comes back later.
+    async with site(settings, {"pool": ["nobody"]}, near.restart()) as again:
+        await again.watch.round()
+        assert again.users.people["gina"].moving is not None
+        back = HomeNode(far.described.model_copy(update={"incarnation": "2"}), homes=far.homes)
+        await again.fabric.add(back)
+        job = (await again.submit(node="n2"))["id"]
+
+        async def moved() -> bool:
+            await again.watch.round()
+            return again.users.people["gina"].moving is None
+
+        await becomes(moved, "the files' move", 60)
+        await again.until(job, "running")
+        assert back.owners == [20_001]
+        assert [order.account.uid for order in back.orders.values()] == [20_001]
+        await again.done("boss", "/users/gina/release")
 
 
 async def test_a_removed_guests_files_are_anothers(settings: Settings) -> None:

@@ -105,8 +105,12 @@ def test_a_limit_holds_and_goes_along(place: Path, tmp_path: Path) -> None:
         capped(place).unmount()
         make_home(GUEST, wanted(place), limit=32 * MIB)
         assert (place / "full").stat().st_size == size
+        os.chown(place / "full", 4300, 4300)
+        capped(place).unmount()
+        assert asyncio.run(homes.hand_over(str(place), 4300, 4301, 4301)) == 2  # not of its empty place
+        assert ((place / "full").stat().st_uid, place.stat().st_uid) == (4301, 4301)
         to = place.with_name("member")
-        asyncio.run(homes.hand_over(str(place), 4300, 5000, 5000, str(to)))
+        asyncio.run(homes.hand_over(str(place), 4301, 5000, 5000, str(to)))
         assert (to / "full").stat().st_size == size and os.path.ismount(to)
     finally:
         for name in ("guest", "member"):

@@ -31,6 +31,7 @@ from perijove_hub.users.lifecycle import Terms
 from perijove_hub.users.names import is_name, is_reserved
 from perijove_hub.users.person import Person
 from perijove_hub.users.watch import Watch
+from perijove_spawners.failpoints import reach
 
 router = APIRouter()
 Moment = Annotated[float | None, Field(ge=0, le=1e11, allow_inf_nan=False)]
@@ -262,6 +263,7 @@ async def promote(request: Request, caller: Who, name: str) -> User:
         raise ConflictError(f"{name} has jobs that run; promote them when these have ended")
     await _note(request, caller, "promote", person, {"account": body.account})
     await users_of(request).promote(name, body.account)
+    reach("serve.promoted")
     await watch_of(request).move(name)
     return users_of(request).must_get(name).user
 

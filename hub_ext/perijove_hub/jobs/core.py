@@ -27,6 +27,10 @@ def _stay() -> None:
     pass
 
 
+def _never(_owner: str, _node: str) -> str:
+    return ""
+
+
 class Core:
     """Lives in one event loop. `wake` is set when the board has something to place or to write."""
 
@@ -47,6 +51,8 @@ class Core:
         """Groups of a user that the policy may name."""
         self.terms_of: TermsOf = nobody
         """What holds for a user who is a guest."""
+        self.held_back: Callable[[str, str], str] = _never
+        """Why no job of a user can start on a node for a while; empty when it can."""
         self.ledger = Ledger()
         self.secrets = Secrets(database, settings.secret_keys)
         self.board = Board(self.ledger)

@@ -91,6 +91,9 @@ class Dispatch:
         node = core.ledger.node(job.node) if job is not None and job.node else None
         if job is None or node is None or not _starts(job):
             return None
+        if why := core.held_back(job.owner, node.name):
+            self._without_order(job_id, Outcome(reason=ReasonCode.LAUNCH_FAILED, message=why, transient=True))
+            return None
         try:
             order = order_of(
                 job,
@@ -104,10 +107,13 @@ class Dispatch:
             )
             return replace(order, **confided(job, core.secrets, core.settings.registries))
         except (PerijoveError, KeyError) as error:
-            outcome = Outcome(reason=ReasonCode.LAUNCH_FAILED, message=str(error))
-            core.board.apply(job_id, Ended(outcome), core.clock())
-            core.wake.set()
+            self._without_order(job_id, Outcome(reason=ReasonCode.LAUNCH_FAILED, message=str(error)))
             return None
+
+    def _without_order(self, job_id: int, outcome: Outcome) -> None:
+        """There is no order for it: it has failed, or waits a little."""
+        self._core.board.apply(job_id, Ended(outcome), self._core.clock())
+        self._core.wake.set()
 
     def _listed(self) -> Lists:
         """Images and volumes as the policy has them now."""

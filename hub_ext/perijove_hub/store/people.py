@@ -30,7 +30,12 @@ def _person(row: Any, logins: list[LinkedIdentity]) -> Person:
     holds, moving = detail.pop("holds", None), detail.pop("moving", None)
     fields = {name: getattr(row, name) for name in _COLUMNS}
     user = User.model_validate({**detail, **fields, "identities": logins})
-    return Person(user, groups, drain, holds, None if moving is None else Moving(**moving))
+    return Person(user, groups, drain, holds, None if moving is None else _moving(moving))
+
+
+def _moving(found: dict[str, Any]) -> Moving:
+    lists = {name: tuple(found.get(name, ())) for name in ("nodes", "done")}
+    return Moving(**{**found, **lists})
 
 
 def save(connection: Connection, people: Sequence[Person]) -> None:

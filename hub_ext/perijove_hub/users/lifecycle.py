@@ -115,6 +115,14 @@ def removed(person: Person, now: float, moving: Moving | None) -> Person:
     return replace(gone, drain=False, holds=person.user.account or person.holds, moving=moving)
 
 
+def moved_on(person: Person, node: str) -> Person:
+    """A node has done it."""
+    moving = person.moving
+    if moving is None or node in moving.done:
+        return person
+    return replace(person, moving=moving.done_by(node))
+
+
 def moved(person: Person) -> Person:
     """The nodes have done it."""
     gone = person.user.state is UserState.REMOVED

@@ -19,6 +19,14 @@ class Moving:
     uid: int = 0
     gid: int = 0
     remove: bool = False
+    nodes: tuple[str, ...] = ()
+    """Those that were known when it was decided, whether they were there or not."""
+    done: tuple[str, ...] = ()
+    """Those that have done it."""
+
+    def done_by(self, node: str) -> Moving:
+        """`node` has done it too."""
+        return replace(self, done=(*self.done, node))
 
 
 @dataclass(frozen=True, slots=True)

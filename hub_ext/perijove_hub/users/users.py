@@ -59,6 +59,8 @@ class Users(Known):
 
     waits: Callable[[User], None] = staticmethod(_unheard)
     """Called with each newcomer who waits to be activated."""
+    nodes: Callable[[], tuple[str, ...]] = staticmethod(tuple)
+    """The names of all nodes that are known."""
 
     # ---- arrivals
 
@@ -176,7 +178,10 @@ class Users(Known):
         return await self.change(name, lambda person: lifecycle.expired(person, self.clock(), drain=drain))
 
     async def promote(self, name: str, account: str | None) -> User:
-        """Make a guest a member: on a system account, or on a number of their own. Files follow."""
+        """Make a guest a member: on a system account, or on a number of their own. Files follow.
+
+        Durable before any node does anything; what they have done is noted one by one (:meth:`moved_on`).
+        """
 
         def decision(person: Person) -> Person:
             user, before = person.user, self._account_of(person)
@@ -190,7 +195,7 @@ class Users(Known):
             if before is None or (now := self._account_of(after)) is None or before.uid == now.uid:
                 return after
             assert user.home is not None
-            moving = Moving(user.home, before.uid, now.uid, now.gid)
+            moving = Moving(user.home, before.uid, now.uid, now.gid, nodes=self.nodes())
             return lifecycle.promoted(person, place, moving)
 
         return await self.change(name, decision)
@@ -227,7 +232,7 @@ class Users(Known):
             if files != "kept":
                 if person.user.home is None or account is None:
                     raise ConflictError(f"{name} has no home that is kept here; say files: kept")
-                moving = Moving(person.user.home, account.uid, remove=files == "deleted")
+                moving = Moving(person.user.home, account.uid, remove=files == "deleted", nodes=self.nodes())
             if moving is not None and files != "deleted":
                 heir = self.identity(files).account
                 moving = replace(moving, uid=heir.uid, gid=heir.gid)
@@ -235,9 +240,21 @@ class Users(Known):
 
         return await self.change(name, decision)
 
+    async def moved_on(self, name: str, node: str) -> User:
+        """Note that a node has done with the home what was to be done."""
+        return await self.change(name, lambda person: lifecycle.moved_on(person, node))
+
     async def moved(self, name: str) -> User:
-        """Note that the nodes have done with the home what was to be done."""
+        """Note that all nodes have."""
         return await self.change(name, lifecycle.moved)
+
+    def held_back(self, name: str, node: str) -> str:
+        """Why no job of `name` can start on a node now, which is over by itself; empty when it can."""
+        person = self.people.get(name)
+        moving = person.moving if person is not None else None
+        if moving is None or moving.remove or node in moving.done:
+            return ""
+        return f"the files of {name} on {node} change their owner"
 
     async def release(self, name: str) -> User:
         """Let another guest have the account of one who was removed."""

@@ -25,10 +25,11 @@ from perijove_hub.jobs.controller import Controller
 from perijove_hub.jobs.events import Hold, Kill, Overspent
 from perijove_hub.policy.account import Amounts
 from perijove_hub.users.mail import tell
-from perijove_hub.users.person import Person
+from perijove_hub.users.person import Moving, Person
 from perijove_hub.users.users import Users
 from perijove_hub.users.warnings import used_up
 from perijove_hub.workflows.runs import Runs
+from perijove_spawners.failpoints import reach
 from perijove_spawners.launcher import LaunchError
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,8 @@ class Watch:
         self._unmeasured: set[str] = set()
         self._next_round = 0.0
         users.waits = self._waits
+        users.nodes = lambda: tuple(node.name for node in controller.ledger.nodes)
+        controller.core.held_back = users.held_back
         controller.writer.listeners.append(self._heard)
 
     async def open(self) -> None:
@@ -190,26 +193,45 @@ class Watch:
                 await self._users.note_disk(name, used)
 
     async def move(self, name: str) -> bool:
-        """Have the nodes give or remove a home, once its owner's jobs have ended. Whether all of them did."""
+        """Have the nodes give or remove a home, once its owner's jobs have ended. Whether all of them did.
+
+        Each that has done it is noted, so a node that is away does it when it is back, and none does twice
+        what a death left half done but what it has not noted: for nodes that changes nothing.
+        """
         moving = self._users.must_get(name).moving
         if moving is None:
             return True
-        if self._controller.board.standing.account("user", name, None).running:
+        ledger = self._controller.ledger
+        # Jobs where it is done have the new account already.
+        if any(
+            job.owner == name
+            for node in ledger.nodes
+            if node.name not in moving.done
+            for job in ledger.jobs_on(node.name)
+        ):
             return False
-        call, done = self._controller.fabric.call, 0
         for node in self.nodes():
-            try:
-                if moving.remove:
-                    await call(node, "remove_home", moving.path)
-                elif await call(node, "measure_home", moving.path) is not None:
-                    await call(node, "hand_over", moving.path, moving.old_uid, moving.uid, moving.gid)
-            except (PerijoveError, LaunchError) as error:
-                log.warning("node %s and the home of %s: %s; trying again", node, name, error)
-                return False
-            done += 1
-        if done:
-            await self._users.moved(name)
-        return done > 0
+            if node not in moving.done and await self._move_on(name, node, moving):
+                reach("serve.home-moved")
+                await self._users.moved_on(name, node)
+                moving = moving.done_by(node)
+        known = {node.name for node in ledger.nodes} | set(moving.nodes)
+        if not moving.done or known - set(moving.done):
+            return False
+        await self._users.moved(name)
+        return True
+
+    async def _move_on(self, name: str, node: str, moving: Moving) -> bool:
+        call = self._controller.fabric.call
+        try:
+            if moving.remove:
+                await call(node, "remove_home", moving.path)
+            elif await call(node, "measure_home", moving.path) is not None:
+                await call(node, "hand_over", moving.path, moving.old_uid, moving.uid, moving.gid)
+        except (PerijoveError, LaunchError) as error:
+            log.warning("node %s and the home of %s: %s; trying again", node, name, error)
+            return False
+        return True
 
     async def home_of(self, name: str) -> int | None:
         """Bytes of a home: the most that any node has. None where there is none."""

@@ -165,7 +165,10 @@ class Homes:
         if to is not None and not os.path.lexists(path) and to.is_dir():
             path, to = to, None  # it was done before
         try:
-            changed = give(path, *new, of=old_uid)
+            with _alone(path):
+                # As after a restart of the machine: else its empty place would be given, and not the files.
+                _mount_again(path)
+                changed = give(path, *new, of=old_uid)
             if to is not None:
                 _rename(path, to)
         except (OSError, FileSystemError) as error:
@@ -181,6 +184,14 @@ class Homes:
             reason = f"{path.parent}: {error.strerror}"
         if reason:
             raise LaunchError(f"the home {path} is not touched: {reason}")
+
+
+def _mount_again(path: Path) -> None:
+    """Mount the file system that a home with a limit is, where there is one and it is not mounted."""
+    image = capped(path)
+    if image.path.exists() and not image.mounted:
+        image.repair()
+        image.mount()
 
 
 def _measure(path: Path) -> int | None:

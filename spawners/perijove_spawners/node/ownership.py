@@ -7,6 +7,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from perijove_spawners.failpoints import reach
+
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 DEEPEST = 512
@@ -74,3 +76,5 @@ class _Walk:
         if (info.st_uid, info.st_gid) != (uid, gid):
             os.chown(f"/proc/self/fd/{descriptor}", uid, gid)
             self.changed += 1
+            if self.changed == 2:
+                reach("node.home-part")
