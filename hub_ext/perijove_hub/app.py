@@ -22,6 +22,7 @@ from fastapi import FastAPI
 from perijove.model import OperatorError
 from perijove_hub.announcing import Announcements
 from perijove_hub.api import problems
+from perijove_hub.api.description import describe
 from perijove_hub.api.routes import PARTS
 from perijove_hub.auditing import AuditLog
 from perijove_hub.headers import SafeAnswers
@@ -126,6 +127,7 @@ def _answering(settings: Settings, lifespan: Any, leadership: Leadership) -> Fas
         app.include_router(page, prefix=settings.prefix)
     for part in PARTS:
         app.include_router(part, prefix=f"{settings.prefix}/api/v1")
+    describe(app)
     return app
 
 
@@ -156,7 +158,8 @@ def listen(addresses: list[str]) -> list[socket.socket]:
     for address in addresses:
         host, _, port = address.rpartition(":")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        bound = socket.socket(family, socket.SOCK_STREAM)
+        # asyncio sends small answers at once (TCP_NODELAY) only where the protocol is named.
+        bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             bound.bind((host.strip("[]"), int(port)))

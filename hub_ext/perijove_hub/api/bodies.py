@@ -65,11 +65,10 @@ async def read_model(
         raise InvalidSpecError(errors=found) from None
 
 
-def json_body(model: type[BaseModel]) -> dict[str, Any]:
+def json_body(model: type[BaseModel], *, optional: bool = False) -> dict[str, Any]:
     """What the OpenAPI document says of a route that reads a `model`."""
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    schema.pop("$defs", None)
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    return {"requestBody": {"required": not optional, "content": {"application/json": {"schema": schema}}}}
 
 
 def _too_large(limit: int) -> TooLargeError:

@@ -18,12 +18,13 @@ from perijove_hub.tokens.device import GRANT, LIFE, DeviceLogins, DeviceRefusal
 
 router = APIRouter()
 FORM_BYTES = 4096
-_FORM: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/x-www-form-urlencoded": {"schema": {"type": "object"}}},
-    }
-}
+
+
+def _form(*fields: str) -> dict[str, Any]:
+    schema = {"type": "object", "properties": {name: {"type": "string"} for name in fields}}
+    return {"requestBody": {"content": {"application/x-www-form-urlencoded": {"schema": schema}}}}
+
+
 _TITLE: TypeAdapter[str] = TypeAdapter(Title)
 
 
@@ -49,13 +50,25 @@ class Granted(BaseModel):
     """The user whose token it is."""
 
 
+class Refused(BaseModel):
+    """RFC 6749, section 5.2; RFC 8628, section 3.5."""
+
+    error: str
+    error_description: str
+
+
 def devices_of(request: Request) -> DeviceLogins:
     """The devices that wait."""
     devices: DeviceLogins = request.app.state.devices
     return devices
 
 
-@router.post("/device/authorization", openapi_extra=_FORM, response_model=DeviceAuthorization)
+@router.post(
+    "/device/authorization",
+    openapi_extra=_form("scope", "device_name"),
+    response_model=DeviceAuthorization,
+    responses={400: {"model": Refused}},
+)
 async def authorization(request: Request) -> JSONResponse:
     """A device asks to be let in: form fields ``scope`` and ``device_name``. No token needed.
 
@@ -85,7 +98,12 @@ async def authorization(request: Request) -> JSONResponse:
     return JSONResponse(answer.model_dump(), headers={"Cache-Control": "no-store"})
 
 
-@router.post("/device/token", openapi_extra=_FORM, response_model=Granted)
+@router.post(
+    "/device/token",
+    openapi_extra=_form("grant_type", "device_code"),
+    response_model=Granted,
+    responses={400: {"model": Refused}},
+)
 async def token(request: Request) -> JSONResponse:
     """The token of a device that was let in: form fields ``grant_type`` and ``device_code``.
 
@@ -117,7 +135,7 @@ async def token(request: Request) -> JSONResponse:
     return JSONResponse(answer.model_dump(), headers={"Cache-Control": "no-store"})
 
 
-@router.post("/device/revocation", openapi_extra=_FORM)
+@router.post("/device/revocation", openapi_extra=_form("token"))
 async def revocation(request: Request) -> dict[str, bool]:
     """Give a token back, as who has it may, whatever its scope: form field ``token``."""
     given = (await _fields(request)).get("token", "")

@@ -11,9 +11,10 @@ from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 
 from perijove.model import Job, JobEvent
+from perijove_hub.api.description import sends
 from perijove_hub.api.finding import Who, controller_of, find, job_of
 from perijove_hub.identity import Caller, bearer, while_welcome
 from perijove_hub.jobs.controller import Controller
@@ -40,7 +41,7 @@ def event_number(last_event_id: str | None) -> int | None:
     return int(last_event_id) if last_event_id and re.fullmatch("[0-9]{1,18}", last_event_id) else None
 
 
-@router.get("/events")
+@router.get("/events", response_class=Response, responses=sends("text/event-stream"))
 async def events(
     request: Request,
     caller: Who,

@@ -20,6 +20,7 @@ from perijove.model import FieldError, InvalidSpecError, NotFoundError, UserErro
 from perijove.model.trees import MAX_MANIFEST, entries_of
 from perijove.model.values import Digest
 from perijove_hub.api.bodies import chunks, json_body, read_body, read_model
+from perijove_hub.api.description import BYTES, sends, takes
 from perijove_hub.api.finding import JobId, Who, controller_of, job_of
 from perijove_hub.garbage import Keeper
 from perijove_hub.identity import Caller
@@ -58,7 +59,7 @@ def keeper_of(request: Request) -> Keeper:
     return controller_of(request).keeper
 
 
-@router.post("/files", status_code=201)
+@router.post("/files", status_code=201, openapi_extra=takes(BYTES))
 async def upload(request: Request, caller: Who, owner: str | None = None) -> Uploaded:
     """Put the body into the store; its digest can then be named in ``inputs`` or ``function``."""
     whose = caller.owner(owner)
@@ -107,7 +108,7 @@ async def missing(request: Request, caller: Who, owner: str | None = None) -> Mi
     )
 
 
-@router.post("/files/tree", status_code=201)
+@router.post("/files/tree", status_code=201, openapi_extra=takes("application/json"))
 async def put_tree(request: Request, caller: Who, owner: str | None = None) -> Uploaded:
     """Make a folder of files that are yours: ``{"entries": [{"path", "digest", "executable"}]}``.
 
@@ -136,7 +137,7 @@ async def put_tree(request: Request, caller: Who, owner: str | None = None) -> U
     return Uploaded(digest=stored.digest, size=stored.size)
 
 
-@router.get("/files/{digest}")
+@router.get("/files/{digest}", response_class=Response, responses=sends(BYTES, TREE_TYPE))
 async def content(
     request: Request,
     caller: Who,
@@ -163,7 +164,7 @@ async def must_own(request: Request, caller: Caller, digest: str) -> None:
         raise NotFoundError(f"you have no file {digest[:80]}")
 
 
-@router.get("/jobs/{job_id}/outputs/{name}")
+@router.get("/jobs/{job_id}/outputs/{name}", response_class=Response, responses=sends(BYTES, TREE_TYPE))
 async def output(request: Request, caller: Who, job_id: JobId, name: str) -> Response:
     """A declared output of an ended job; of a folder the list of its files."""
     job = await job_of(request, caller, job_id)

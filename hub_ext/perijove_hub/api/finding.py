@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
+from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
+from fastapi.security.base import SecurityBase
 
 from perijove.model import FieldError, Job, NotFoundError, Run, State, UserError
 from perijove.model.values import MAX_ID
@@ -13,8 +16,19 @@ from perijove_hub.identity import HIDDEN, Caller, anybody_of, caller_of
 from perijove_hub.jobs.controller import Controller
 from perijove_hub.workflows.runs import Runs
 
-Who = Annotated[Caller, Depends(caller_of)]
-WhoOrLogin = Annotated[Caller, Depends(anybody_of)]
+
+class _Token(SecurityBase):
+    """A dependency of which the OpenAPI document says that it takes a bearer token (RFC 6750)."""
+
+    def __init__(self, ask: Callable[[Request], Awaitable[Caller]]) -> None:
+        self.model, self.scheme_name, self._ask = HTTPBearerModel(), "token", ask
+
+    async def __call__(self, request: Request) -> Caller:
+        return await self._ask(request)
+
+
+Who = Annotated[Caller, Depends(_Token(caller_of))]
+WhoOrLogin = Annotated[Caller, Depends(_Token(anybody_of))]
 """Of the few routes that are for the hub's login, which may use no other."""
 JobId = Annotated[str, "12, or 12_7 for member 7 of array 12"]
 Number = Annotated[int, Query(ge=0, le=MAX_ID)]

@@ -11,6 +11,7 @@ from fastapi.responses import Response
 
 from perijove.model import Job, UnavailableError
 from perijove.model.values import MAX_ID
+from perijove_hub.api.description import sends
 from perijove_hub.api.events import event_number, event_stream, message
 from perijove_hub.api.finding import JobId, Who, controller_of, find, job_of
 from perijove_hub.jobs.controller import Controller
@@ -28,7 +29,11 @@ RETRY = 1.0
 """Seconds between two tries while the node does not answer or has not begun."""
 
 
-@router.get("/jobs/{job_id}/logs")
+@router.get(
+    "/jobs/{job_id}/logs",
+    response_class=Response,
+    responses=sends("text/plain", "text/event-stream"),
+)
 async def logs(
     request: Request,
     caller: Who,

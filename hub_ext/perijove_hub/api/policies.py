@@ -6,18 +6,19 @@ import asyncio
 import copy
 import difflib
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import yaml
 from fastapi import APIRouter, Request
-from fastapi.responses import PlainTextResponse, Response
+from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from perijove.model import FieldError, InvalidSpecError, NotFoundError, UserError
 from perijove.model.values import Title
 from perijove_hub.api.audit import record
 from perijove_hub.api.bodies import json_body, read_body, read_model
+from perijove_hub.api.description import sends, takes
 from perijove_hub.api.desk import maintenance_of, policy_of
 from perijove_hub.api.finding import Who, controller_of
 from perijove_hub.identity import Caller
@@ -30,11 +31,9 @@ MAX_POLICY = 256 << 10
 DEEP = 20
 """Levels of a policy's text at most; a policy has five."""
 YAML = "text/yaml"
-_BODY = {"requestBody": {"required": True, "content": {YAML: {"schema": {"type": "string"}}}}}
-_TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {YAML: {"schema": {"type": "string"}}}}}
 
 
-@router.get("/policy", response_class=PlainTextResponse, responses=_TEXT)
+@router.get("/policy", response_class=Response, responses=sends(YAML))
 async def policy(request: Request, caller: Who, version: int | None = None) -> Response:
     """The policy in force, or an earlier version, as YAML. For administrators: it names users."""
     caller.must_administer("read the policy")
@@ -42,7 +41,7 @@ async def policy(request: Request, caller: Who, version: int | None = None) -> R
     return Response(text, media_type=YAML)
 
 
-@router.put("/policy", response_class=PlainTextResponse, openapi_extra=_BODY, responses=_TEXT)
+@router.put("/policy", response_class=Response, openapi_extra=takes(YAML), responses=sends(YAML))
 async def set_policy(request: Request, caller: Who) -> Response:
     """Replace the policy; it holds from the next pass of the queue on. For administrators."""
     caller.must_administer("change the policy")
@@ -62,7 +61,7 @@ class Checked(BaseModel):
     """Lines as diff(1) -u writes them."""
 
 
-@router.post("/policy/check", openapi_extra=_BODY)
+@router.post("/policy/check", openapi_extra=takes(YAML))
 async def check_policy(request: Request, caller: Who) -> Checked:
     """Whether a policy could be applied; nothing is changed. For administrators."""
     caller.must_administer("check policies")
@@ -227,12 +226,14 @@ async def set_reservation(request: Request, caller: Who, name: str) -> Reservati
     It becomes part of the policy, whose text is written anew: comments in it are lost.
     """
     caller.must_administer("reserve nodes")
-    body = (await read_model(request, ReservationBody)).model_dump(mode="json")
+    wanted, controller = await read_model(request, ReservationBody), controller_of(request)
+    end = wanted.end if wanted.end.tzinfo else wanted.end.replace(tzinfo=UTC)
+    if end.timestamp() <= controller.clock():
+        raise InvalidSpecError(errors=[FieldError("end", wanted.end.isoformat(), "must not be over yet")])
 
     def put(content: dict[str, Any]) -> None:
-        content.setdefault("reservations", {})[name] = body
+        content.setdefault("reservations", {})[name] = wanted.model_dump(mode="json")
 
-    controller = controller_of(request)
     await edit(request, caller, f"reservation {name[:80]}", put)
     return next(one for one in reservations_seen(controller, caller) if one.name == name)
 

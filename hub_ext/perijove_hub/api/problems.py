@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -45,7 +46,7 @@ def install(app: FastAPI) -> None:
         known: PerijoveError = (
             NotFoundError("there is nothing here") if error.status_code == 404 else UserError(error.detail)
         )
-        return _answer(known, status=error.status_code)
+        return _answer(known, status=error.status_code, headers=error.headers)
 
     async def system(request: Request, error: Exception) -> JSONResponse:
         if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
@@ -68,10 +69,12 @@ def said(message: str) -> str:
     return message.removeprefix("Value error, ")
 
 
-def _answer(error: PerijoveError, *, status: int | None = None) -> JSONResponse:
+def _answer(
+    error: PerijoveError, *, status: int | None = None, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
     body: dict[str, Any] = error.problem()
     if status is not None:
         body["status"] = status
     # Of what nobody foresaw the answer is made outside of all middleware.
-    headers = {**DATA, **({"WWW-Authenticate": "Bearer"} if error.status == 401 else {})}
-    return JSONResponse(body, status or error.status, headers, media_type="application/problem+json")
+    told = {**DATA, **(headers or {}), **({"WWW-Authenticate": "Bearer"} if error.status == 401 else {})}
+    return JSONResponse(body, status or error.status, told, media_type="application/problem+json")

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from typing import IO, Annotated
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel
 
 from perijove.model import ConflictError, ResultRecord, Run, StepRun, TooLargeError, Workflow
+from perijove_hub.api.description import sends
 from perijove_hub.api.finding import JobId, Number, Who, controller_of, job_of, run_of, runs_of
 from perijove_hub.identity import Caller
 from perijove_hub.workflows import capsule, crate
@@ -65,7 +66,7 @@ async def records(
     return RunRecords(run=run, records=found, next=start + limit if start + limit < len(chosen) else None)
 
 
-@router.get("/workflows/{number}/capsule")
+@router.get("/workflows/{number}/capsule", response_class=Response, responses=sends("application/zip"))
 async def capsule_of(request: Request, caller: Who, number: int, data: bool = False) -> StreamingResponse:
     """An ended run as a zip file that can be run again elsewhere; with `data`, its input files too."""
     run, steps = await _ended(request, caller, number)
@@ -81,7 +82,7 @@ async def capsule_of(request: Request, caller: Who, number: int, data: bool = Fa
     return await _zip(make, f"{run.id}.capsule.zip")
 
 
-@router.get("/workflows/{number}/crate")
+@router.get("/workflows/{number}/crate", response_class=Response, responses=sends("application/zip"))
 async def crate_of(request: Request, caller: Who, number: int) -> StreamingResponse:
     """An ended run as an RO-Crate (Workflow Run Crate), zipped: its description and code."""
     run, steps = await _ended(request, caller, number)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,6 +19,7 @@ from perijove.model import (
 from perijove.model.values import Word
 from perijove_hub.api.audit import record
 from perijove_hub.api.bodies import json_body, read_body, read_model
+from perijove_hub.api.description import BYTES, takes
 from perijove_hub.api.desk import asker_of, policy_of
 from perijove_hub.api.finding import Who, controller_of
 from perijove_hub.identity import Caller
@@ -27,12 +28,6 @@ from perijove_hub.secrets.registries import is_registry
 
 router = APIRouter()
 Project = Annotated[Word | None, Query(description="that of a project, and not your own")]
-_BYTES: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-    }
-}
 
 
 class ToLogin(BaseModel):
@@ -57,7 +52,7 @@ async def secrets(request: Request, caller: Who, project: Project = None) -> lis
     return _names(request, caller, project, "job")
 
 
-@router.put("/secrets/{name}", openapi_extra=_BYTES)
+@router.put("/secrets/{name}", openapi_extra=takes(BYTES))
 async def put_secret(request: Request, caller: Who, name: Word, project: Project = None) -> SecretName:
     """Set a secret: the body is its value, at most 64 KiB. Of a project: for its leads and administrators."""
     holder = _changing(request, caller, project)

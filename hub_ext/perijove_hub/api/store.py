@@ -16,6 +16,7 @@ from perijove.model import ForbiddenError, UserError, parse_duration
 from perijove.model.values import Digest
 from perijove_hub.api.audit import record
 from perijove_hub.api.bodies import json_body, read_model
+from perijove_hub.api.description import BYTES, sends, takes
 from perijove_hub.api.files import Uploaded, keeper_of, must_own, own, streamed, take
 from perijove_hub.api.finding import Who, controller_of
 from perijove_hub.garbage import Usage
@@ -119,14 +120,14 @@ async def sign(request: Request, caller: Who) -> Signed:
     return Signed(url=there, method="PUT", expires=expires, finish=_url(request, {**token, "upload": upload}))
 
 
-@router.get("/files/signed/{token}")
+@router.get("/files/signed/{token}", response_class=Response, responses=sends(BYTES))
 async def signed_content(request: Request, token: str) -> Response:
     """The file that this signed URL is for; no token needed."""
     digest = str(_opened(request, token, "get")["get"])
     return await streamed(keeper_of(request).store, digest, digest.removeprefix("sha256:")[:12])
 
 
-@router.put("/files/signed/{token}", status_code=201)
+@router.put("/files/signed/{token}", status_code=201, openapi_extra=takes(BYTES))
 async def signed_upload(request: Request, token: str) -> Uploaded:
     """Send the file that this signed URL was announced for; anything else is refused."""
     told = _opened(request, token, "put")

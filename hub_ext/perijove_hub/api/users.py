@@ -208,7 +208,7 @@ async def add(request: Request, caller: Who) -> User:
     return await users_of(request).add(Person(new))
 
 
-@router.post("/users/{name}/activate", openapi_extra=json_body(TermsBody))
+@router.post("/users/{name}/activate", openapi_extra=json_body(TermsBody, optional=True))
 async def activate(request: Request, caller: Who, name: str) -> User:
     """Let somebody in who waits. For administrators, and leads of the project a guest was invited to."""
     person = await _managed(request, caller, name, "activate")
@@ -217,7 +217,7 @@ async def activate(request: Request, caller: Who, name: str) -> User:
     return await users_of(request).activate(name, terms, caller.name)
 
 
-@router.post("/users/{name}/extend", openapi_extra=json_body(TermsBody))
+@router.post("/users/{name}/extend", openapi_extra=json_body(TermsBody, optional=True))
 async def extend(request: Request, caller: Who, name: str) -> User:
     """Give a guest more time, or another budget. As for activation."""
     person = await _managed(request, caller, name, "extend")
@@ -229,7 +229,7 @@ async def extend(request: Request, caller: Who, name: str) -> User:
     return user
 
 
-@router.post("/users/{name}/disable", openapi_extra=json_body(DisableBody))
+@router.post("/users/{name}/disable", openapi_extra=json_body(DisableBody, optional=True))
 async def disable(request: Request, caller: Who, name: str) -> User:
     """Keep somebody out and end their jobs, or let those go on that run. As for activation."""
     person = await _managed(request, caller, name, "disable")
@@ -249,7 +249,7 @@ async def enable(request: Request, caller: Who, name: str) -> User:
     return await users_of(request).enable(name)
 
 
-@router.post("/users/{name}/promote", openapi_extra=json_body(PromoteBody))
+@router.post("/users/{name}/promote", openapi_extra=json_body(PromoteBody, optional=True))
 async def promote(request: Request, caller: Who, name: str) -> User:
     """Make a guest a member, of the same name: jobs and files stay theirs. For administrators.
 
@@ -268,7 +268,7 @@ async def promote(request: Request, caller: Who, name: str) -> User:
     return users_of(request).must_get(name).user
 
 
-@router.post("/users/{name}/remove", openapi_extra=json_body(RemoveBody))
+@router.post("/users/{name}/remove", openapi_extra=json_body(RemoveBody, optional=True))
 async def remove(request: Request, caller: Who, name: str) -> User:
     """Remove somebody for good; the name is nobody else's ever. For administrators.
 

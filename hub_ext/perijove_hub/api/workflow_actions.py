@@ -14,7 +14,7 @@ from perijove_hub.api.audit import record_on_run
 from perijove_hub.api.bodies import json_body, read_model
 from perijove_hub.api.finding import Who, controller_of, run_of, runs_of, view_of
 from perijove_hub.api.jobs import first_node
-from perijove_hub.api.workflows import Key, once, read_wanted
+from perijove_hub.api.workflows import Key, once, read_wanted, told
 from perijove_hub.identity import Caller
 from perijove_hub.workflows.beginning import Wanted, again, checked
 from perijove_hub.workflows.dry import Explained, Explanation, explain
@@ -23,34 +23,34 @@ router = APIRouter()
 Verb = Literal["kill", "hold", "release", "pin", "unpin"]
 
 
-@router.post("/workflows/{number}/kill")
-async def kill(request: Request, caller: Who, number: int) -> Run:
+@router.post("/workflows/{number}/kill", response_model=Run)
+async def kill(request: Request, caller: Who, number: int) -> Response:
     """End it: the jobs of its steps are stopped, and those that wait never begin."""
-    return await act(request, caller, number, "kill")
+    return await told(await act(request, caller, number, "kill"))
 
 
-@router.post("/workflows/{number}/hold")
-async def hold(request: Request, caller: Who, number: int) -> Run:
+@router.post("/workflows/{number}/hold", response_model=Run)
+async def hold(request: Request, caller: Who, number: int) -> Response:
     """Begin no step any more; what runs goes on."""
-    return await act(request, caller, number, "hold")
+    return await told(await act(request, caller, number, "hold"))
 
 
-@router.post("/workflows/{number}/release")
-async def release(request: Request, caller: Who, number: int) -> Run:
+@router.post("/workflows/{number}/release", response_model=Run)
+async def release(request: Request, caller: Who, number: int) -> Response:
     """Go on with a held run."""
-    return await act(request, caller, number, "release")
+    return await told(await act(request, caller, number, "release"))
 
 
-@router.post("/workflows/{number}/pin")
-async def pin(request: Request, caller: Who, number: int) -> Run:
+@router.post("/workflows/{number}/pin", response_model=Run)
+async def pin(request: Request, caller: Who, number: int) -> Response:
     """Keep its results, whatever else is collected."""
-    return await act(request, caller, number, "pin")
+    return await told(await act(request, caller, number, "pin"))
 
 
-@router.post("/workflows/{number}/unpin")
-async def unpin(request: Request, caller: Who, number: int) -> Run:
+@router.post("/workflows/{number}/unpin", response_model=Run)
+async def unpin(request: Request, caller: Who, number: int) -> Response:
     """Keep its results no longer than those of other runs."""
-    return await act(request, caller, number, "unpin")
+    return await told(await act(request, caller, number, "unpin"))
 
 
 async def act(request: Request, caller: Caller, number: int, verb: Verb) -> Run:
@@ -77,15 +77,15 @@ class RunChange(BaseModel):
     priority: Annotated[Whole, Field(ge=0, le=100)]
 
 
-@router.patch("/workflows/{number}", openapi_extra=json_body(RunChange))
-async def change(request: Request, caller: Who, number: int) -> Run:
+@router.patch("/workflows/{number}", response_model=Run, openapi_extra=json_body(RunChange))
+async def change(request: Request, caller: Who, number: int) -> Response:
     """Give it another priority: that of its steps moves with it."""
     wanted = await read_model(request, RunChange)
     run = await run_of(request, caller, number)
     before, after = {"priority": run.priority}, {"priority": wanted.priority}
     await record_on_run(request, caller, "change", run, before, after)
     changed = await runs_of(request).prioritise(number, wanted.priority, caller.name)
-    return view_of(caller, changed)
+    return await told(view_of(caller, changed))
 
 
 class Resumption(BaseModel):

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from perijove.model import NotFoundError, Output, Run, StepRun
+from perijove_hub.api.description import BYTES, sends
 from perijove_hub.api.events import BEAT, event_number, event_stream, message
 from perijove_hub.api.finding import Who, run_of, runs_of
 from perijove_hub.workflows.runs import Runs
@@ -19,7 +20,7 @@ from perijove_spawners.store import Store, is_tree
 router = APIRouter()
 
 
-@router.get("/workflows/{number}/events")
+@router.get("/workflows/{number}/events", response_class=Response, responses=sends("text/event-stream"))
 async def events(
     request: Request, caller: Who, number: int, last_event_id: Annotated[str | None, Header()] = None
 ) -> StreamingResponse:
@@ -61,7 +62,11 @@ def _message(seq: int, what: str, told: Run | StepRun) -> str:
     return message(what, told.model_dump(mode="json"), seq)
 
 
-@router.get("/workflows/{number}/steps/{label}/outputs/{name}")
+@router.get(
+    "/workflows/{number}/steps/{label}/outputs/{name}",
+    response_class=Response,
+    responses=sends(BYTES, "application/json"),
+)
 async def output(
     request: Request, caller: Who, number: int, label: str, name: str, path: str | None = None
 ) -> Response:

@@ -26,6 +26,7 @@ from perijove_hub.api.jobs import first_node
 from perijove_hub.api.listing import owner_seen
 from perijove_hub.store.workflow_queries import RunPage
 from perijove_hub.workflows.beginning import Wanted, begin
+from perijove_hub.workflows.text import run_json
 
 router = APIRouter()
 Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)]
@@ -60,7 +61,7 @@ async def once(
     """Begin a run, once for each `key`."""
     runs, controller = runs_of(request), controller_of(request)
     if key is None:
-        return _json(await begin(runs, owner, wanted, resumed_from=resumed_from), 201)
+        return await told(await begin(runs, owner, wanted, resumed_from=resumed_from), 201)
     async with controller.one_at_a_time(owner, key):
         if (waiting := controller.writer.unwritten.get((owner, key))) is not None:
             await controller.committed()
@@ -68,11 +69,11 @@ async def once(
         if given is None:
             submission = {"owner": owner, "key": key}
             run = await begin(runs, owner, wanted, resumed_from=resumed_from, submission=submission)
-            return _json(run, 201)
+            return await told(run, 201)
         found = await runs.find(given.start)
         if found is None:
             raise UserError(f"Idempotency-Key: {key[:80]!r} was used for job {given.start}")
-        return _json(found, 201)
+        return await told(found, 201)
 
 
 class RunList(BaseModel):
@@ -101,10 +102,10 @@ async def listing(
     return RunList(workflows=listed, next=found[-1].id if len(found) == limit else None)
 
 
-@router.get("/workflows/{number}")
-async def show(request: Request, caller: Who, number: int) -> Run:
+@router.get("/workflows/{number}", response_model=Run)
+async def show(request: Request, caller: Who, number: int) -> Response:
     """One run, with its document and how many steps are in each state."""
-    return view_of(caller, await run_of(request, caller, number))
+    return await told(view_of(caller, await run_of(request, caller, number)))
 
 
 class StepList(BaseModel):
@@ -130,5 +131,6 @@ async def steps(
     return StepList(steps=page, next=following)
 
 
-def _json(body: BaseModel, status: int = 200) -> Response:
-    return Response(body.model_dump_json(), status, media_type="application/json")
+async def told(run: Run, status: int = 200) -> Response:
+    """A run as the answer; others are answered meanwhile."""
+    return Response(await asyncio.to_thread(run_json, run), status, media_type="application/json")
