@@ -22,6 +22,7 @@ from perijove_hub.workflows.checking import (
     shapes_of,
 )
 from perijove_hub.workflows.runs import Runs
+from perijove_hub.workflows.text import workflow_json
 
 
 class Wanted(BaseModel):
@@ -99,7 +100,7 @@ async def begin(
         raise ConflictError(
             f"{controller.board.waiting} jobs wait already; at most {controller.settings.max_pending} may"
         )
-    document = await asyncio.to_thread(workflow.model_dump_json, exclude_unset=True)
+    document = await asyncio.to_thread(workflow_json, workflow, exclude_unset=True)
     [number] = controller.board.new_ids([0])
     run = Run(
         id=number,
