@@ -72,7 +72,12 @@ def configure(c: Config, options: HubOptions, state: Path) -> None:
     # A server may wait in Perijove's queue for as long as it takes; that is no load on the hub.
     c.JupyterHub.concurrent_spawn_limit = 0
     # To the page that says what the server waits for, after a second.
-    c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 1, "headers": dict(HEADERS)}
+    c.JupyterHub.tornado_settings = {
+        "slow_spawn_timeout": 1,
+        "headers": dict(HEADERS),
+        # It holds the token of forms: pages have that in themselves, and no script needs the cookie.
+        "xsrf_cookie_kwargs": {"httponly": True},
+    }
     c.Spawner.default_url = "/lab"
     c.PerijoveSpawner.api_url = f"http://127.0.0.1:{options.service_port}{PREFIX}"
     c.PerijoveSpawner.notebook_api_url = options.service_url

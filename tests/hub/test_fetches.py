@@ -11,21 +11,31 @@ SCRIPT = {**HERE, "Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}
 PAGE = {**HERE, "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
 
 
+API, TOKENS = "/hub/api/user", "/hub/token"
+
+
 @pytest.mark.parametrize(
-    ("headers", "foreign"),
+    ("path", "headers", "foreign"),
     [
-        ({}, False),  # no browser
-        (PAGE, False),
-        ({**PAGE, "Referer": "https://h/user/eve/x"}, False),
-        (SCRIPT, True),  # says not where it is from
-        ({**SCRIPT, "Referer": "https://h/user/eve/x"}, True),
-        ({**SCRIPT, "Referer": "https://h/hub-of-eve/x"}, True),
-        ({**SCRIPT, "Referer": "https://h/hub/admin"}, False),
-        ({**SCRIPT, "Referer": "https://h/user/eve/x", "Authorization": "Bearer t"}, False),
-        ({**PAGE, "Sec-Fetch-Dest": "iframe", "Referer": "https://h/user/eve/x"}, True),
-        ({**SCRIPT, "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "script"}, True),
-        ({**SCRIPT, "Sec-Fetch-Site": "cross-site"}, False),  # which may read nothing, and posts no token
+        (TOKENS, {}, False),  # no browser
+        (TOKENS, PAGE, False),
+        (TOKENS, {**PAGE, "Referer": "https://h/user/eve/x"}, False),
+        (TOKENS, SCRIPT, True),
+        (TOKENS, {**SCRIPT, "Referer": "https://h/hub/home"}, True),  # which a script may claim
+        (TOKENS, {**SCRIPT, "Authorization": "Bearer t"}, True),  # so it may this
+        (TOKENS, {**PAGE, "Sec-Fetch-Dest": "iframe", "Referer": "https://h/user/eve/x"}, True),
+        (TOKENS, {**SCRIPT, "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "script"}, True),
+        (TOKENS, {**SCRIPT, "Sec-Fetch-Site": "cross-site"}, False),  # may read nothing, and posts no token
+        (API, SCRIPT, True),  # says not where it is from
+        (API, {**SCRIPT, "Referer": "https://h/user/eve/x"}, True),
+        (API, {**SCRIPT, "Referer": "https://h/hub-of-eve/x"}, True),
+        (API, {**SCRIPT, "Referer": "https://h/hub/admin"}, False),
+        (API, {**SCRIPT, "Referer": "https://h/user/eve/x", "Authorization": "Bearer t"}, False),
+        (API, {**SCRIPT, "Referer": "https://h/hub/admin", "Sec-Fetch-Mode": "no-cors"}, True),
+        ("/hub/apis", {**SCRIPT, "Referer": "https://h/hub/admin"}, True),
     ],
 )
-def test_scripts_and_frames_of_other_pages_are_foreign(headers: dict[str, str], foreign: bool) -> None:
-    assert is_foreign(headers, "/hub/") is foreign
+def test_scripts_and_frames_of_other_pages_are_foreign(
+    path: str, headers: dict[str, str], foreign: bool
+) -> None:
+    assert is_foreign(headers, path, "/hub/") is foreign

@@ -59,6 +59,20 @@ async function opened(url) {
 }
 const json = {'Content-Type': 'application/json'};
 const form = {'Content-Type': 'application/x-www-form-urlencoded'};
+async function disguised(url) {
+  const here = location.href, found = [
+    await tried(url, {referrer: '/hub/home'}),
+    await tried(url, {headers: {Authorization: 'Bearer of-nothing'}}),
+    await tried(url, {mode: 'no-cors', referrer: '/hub/home'}),
+    await tried('/hub/api/users', {mode: 'no-cors', referrer: '/hub/home'}),
+    await tried('/hub/api/user', {referrer: '/hub/home'}),
+  ];
+  // The address of a page is its script's to change, and with it the Referer, and which cookies it sees.
+  history.replaceState(null, '', '/hub/home');
+  found.push(await tried(url), {text: document.cookie});
+  history.replaceState(null, '', here);
+  return found.map(answer => answer.text).join(' ');
+}
 async function attack() {
   const service = '/services/perijove', page = await tried('/hub/token');
   const xsrf = (page.text.match(/xsrf_token: "([^"]+)"/) || [, ''])[1];
@@ -76,6 +90,7 @@ async function attack() {
     account_form: await tried(service + '/account',
       {method: 'POST', headers: form, body: 'act=create&name=x&scope=submit&days=90&form=' + token}),
     read_form: token,
+    disguised: await disguised('/hub/token'),
     frame: await framed(service + '/account'),
     hub_frame: await framed('/hub/token'),
     opened: await opened('/hub/token'),
@@ -150,6 +165,8 @@ def test_a_notebooks_page_can_do_nothing_in_the_name_of_who_looks_at_it(site: Lo
         assert found[what]["status"] in {0, 403}, (what, found[what])
     for what in ("rest_read", "rest_token"):
         assert found[what]["status"] == 401, (what, found[what])
+    assert "xsrf_token" not in found["disguised"] and "_xsrf=" not in found["disguised"], found["disguised"]
+    assert '"name"' not in found["disguised"], found["disguised"]
     assert found["read_form"] == ""
     assert found["account_form"]["status"] == 403, found["account_form"]
     assert "Devices and tokens" not in found["frame"]
