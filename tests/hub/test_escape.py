@@ -29,6 +29,8 @@ from .conftest import Tokens
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(120)]
 
 UIDS = {"alice": 20_000, "bob": 20_001}
+BOSS = "boss"
+"""Administers the site and has no account on its node."""
 ENDS = {"succeeded", "failed", "killed", "lost", "rejected"}
 
 
@@ -52,12 +54,15 @@ class Site:
         http = self.users[user]
         answer = await http.post("/jobs", json={"script": script, "cpu": 0.1, "memory": "64M", **more})
         assert answer.status_code == 201, answer.text
-        job = answer.json()
+        return await self.ended(user, answer.json()["id"])
+
+    async def ended(self, user: str, number: int) -> tuple[dict[str, Any], str]:
+        """The user's job once it has ended, and what it wrote."""
+        http = self.users[user]
         async with asyncio.timeout(40):
-            while job["state"] not in ENDS:
+            while (job := (await http.get(f"/jobs/{number}")).json())["state"] not in ENDS:
                 await asyncio.sleep(0.1)
-                job = (await http.get(f"/jobs/{job['id']}")).json()
-        return job, (await http.get(f"/jobs/{job['id']}/logs")).text
+        return job, (await http.get(f"/jobs/{number}/logs")).text
 
 
 def make_state() -> Path:
@@ -82,7 +87,8 @@ async def opened(launcher: str, image: str, url: str) -> AsyncIterator[Site]:
     launchers = make_launchers([launcher], config, "escape", {"docker.url": url, "docker.network": "none"})
     agent = NodeAgent(config, launchers, Store(settings.store))
     await agent.open()
-    app = create_app(settings, fabric=DirectFabric([agent]), identities=Tokens({u: Caller(u) for u in UIDS}))
+    callers = {**{user: Caller(user) for user in UIDS}, BOSS: Caller(BOSS, admin=True)}
+    app = create_app(settings, fabric=DirectFabric([agent]), identities=Tokens(callers))
     try:
         async with app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app=app)
@@ -94,7 +100,7 @@ async def opened(launcher: str, image: str, url: str) -> AsyncIterator[Site]:
                         base_url="http://s/api/v1",
                         headers={"Authorization": f"Bearer {name}"},
                     )
-                    for name in UIDS
+                    for name in callers
                 },
             )
     finally:
