@@ -161,6 +161,9 @@ def _add_resources(group: Any) -> None:
     group.add_argument("--launcher", help="docker, podman, process, ...")
     group.add_argument("--node", help="this node only")
     group.add_argument("--partition", help="this group of nodes")
+    group.add_argument(
+        "--constraint", action="append", default=[], metavar="KEY=VALUE", help="label that the node must bear"
+    )
     group.add_argument("--reservation", help="the nodes that this reservation keeps")
     group.add_argument("--nodes", type=int, metavar="N", help="so many at once, each with all of this")
     group.add_argument(
@@ -176,6 +179,11 @@ def _add_resources(group: Any) -> None:
         "--resource", action="append", metavar="NAME=COUNT", help="what else nodes count: licence=1"
     )
     group.add_argument("--network", help="none, bridge, user, project or host")
+    group.add_argument(
+        "--port", action="append", default=[], metavar="NUMBER", help="it serves something there"
+    )
+    group.add_argument("--ipc", choices=("private", "host"), help="host: share memory with the node")
+    group.add_argument("--gui", action=argparse.BooleanOptionalAction, help="windows on the node's screen")
 
 
 def parameter_value(text: str) -> Any:

@@ -39,6 +39,9 @@ _FIELDS = {
     "project": "project",
     "volume": "volumes",
     "network": "network",
+    "port": "ports",
+    "ipc": "ipc",
+    "gui": "gui",
     "env": "env",
     "secret": "secrets",
     "label": "labels",
@@ -73,6 +76,8 @@ def _value(option: str, given: Any) -> Any:
         return _volumes(given)
     if option == "secret":
         return _secrets(given)
+    if option == "port":
+        return [_port(number) for number in words(given)]
     if option in _LISTS:
         return words(given)
     if option == "resource":
@@ -117,6 +122,13 @@ def _number(option: str, value: str | float) -> float:
     except ValueError:
         text = "must be a number of cores such as 2 or 0.5"
         raise InvalidSpecError(errors=[FieldError(option, str(value), text)]) from None
+
+
+def _port(value: str) -> int:
+    if value.isascii() and value.isdecimal() and 0 < int(value) < 65536:
+        return int(value)
+    text = "must be the number of a port, from 1 to 65535"
+    raise InvalidSpecError(errors=[FieldError("port", value, text)])
 
 
 def _whole(name: str, value: str) -> int:

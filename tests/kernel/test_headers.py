@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from IPython.core.error import UsageError
 
-from perijove.arguments import header_options
-from perijove.cli.submit import header_fields
+from perijove.arguments import header_options, submit_parser
+from perijove.cli.submit import header_fields, submit
 from perijove.headers import headers_of, late_text
 from perijove.model.errors import UserError
-from perijove.options import spec_fields
+from perijove.options import OPTIONS, spec_fields
 
 SCRIPT = """\
 #!/bin/bash
@@ -89,6 +90,7 @@ def test_the_command_line_and_the_notebook_read_them_alike() -> None:
         "#PERIJOVE --retries 3 --retry-on node,oom --retry-on exit:75 --oom-retry 2x --array 1:10%2\n"
         "#PERIJOVE --depends 12_7 --depends afterany:3 --label k=v -e A=1\n"
         "#PERIJOVE -e B=2 --priority 7 --volume data:ro --resource licence=2,lens_10.5=1\n"
+        "#PERIJOVE --gui --ipc host --port 8888,9000 --port 1\n"
     )
     assert read_by_both(text) == {
         "cpu": 0.5,
@@ -112,7 +114,21 @@ def test_the_command_line_and_the_notebook_read_them_alike() -> None:
         "priority": 7,
         "volumes": ["home", "data:ro"],
         "resources": {"licence": 2, "lens_10.5": 1},
+        "gui": True,
+        "ipc": "host",
+        "ports": [8888, 9000, 1],
     }
+
+
+@pytest.mark.parametrize("typed", ["0", "65536", "http", "-1", "8888-8890"])
+def test_a_port_that_is_none_is_named(typed: str) -> None:
+    with pytest.raises(UserError, match="must be the number of a port, from 1 to 65535"):
+        header_fields(f"#PERIJOVE --port={typed}\n", "job.sh")
+
+
+def test_each_option_is_one_of_the_command_line_and_of_the_cell() -> None:
+    assert set(OPTIONS) <= set(inspect.signature(submit).parameters)
+    assert set(OPTIONS) <= set(vars(submit_parser().parse_args([])))
 
 
 @pytest.mark.parametrize(

@@ -122,11 +122,11 @@ def test_a_script_carries_options_and_the_command_line_wins(perijove: Command, h
 
 def test_new_options_reach_the_spec(perijove: Command) -> None:
     words = "--partition long --reservation course --exclusive --signal USR1@5m --preemptible --retries 3"
-    words += " --retry-on node,exit:75 --oom-retry 2x --nodes 2 --gpus a100:2@40G --hold --json"
+    words += " --retry-on node,exit:75 --oom-retry 2x --nodes 2 --gpus a100:2@40G --hold --json --port 8888"
     spec = json.loads(perijove("submit", *words.split(), "--", "true").stdout)["spec"]
     assert (spec["partition"], spec["reservation"], spec["nodes"]) == ("long", "course", 2)
     assert (spec["exclusive"], spec["preemptible"], spec["oom_retry"]) == (True, True, 2.0)
-    assert spec["signal"] == {"signal": "USR1", "before": 300.0}
+    assert (spec["signal"], spec["ports"]) == ({"signal": "USR1", "before": 300.0}, [8888])
     assert spec["retry_on"] == [{"cause": "node", "code": None}, {"cause": "exit", "code": 75}]
     assert spec["gpus"] == {"count": 2, "model": "a100", "memory": 40 << 30}
 

@@ -14,7 +14,7 @@ from typer import Option
 
 from perijove.cli.listing import STYLES
 from perijove.cli.session import SESSION, note, print_json, print_table, talk
-from perijove.cli.submit import (
+from perijove.cli.submit_options import (
     Constraint,
     Cpus,
     Cwd,
