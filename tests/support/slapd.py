@@ -99,7 +99,7 @@ def has_slapd() -> bool:
 def slapd(root: Path) -> Iterator[Slapd]:
     """A server with its data under `root`."""
     (root / "db").mkdir()
-    _certificates(root)
+    certificates(root)
     (root / "slapd.conf").write_text(CONFIGURATION.format(root=root, admin=ADMIN, password=ADMIN_PASSWORD))
     plain, tls = free_port(), free_port()
     server = Slapd(f"ldap://localhost:{plain}", f"ldaps://localhost:{tls}", root / "ca.pem")
@@ -131,7 +131,7 @@ def _program(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
-def _certificates(root: Path) -> None:
+def certificates(root: Path) -> None:
     """An authority, and a certificate for ``localhost`` by it."""
     authority, server = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test CA")])

@@ -10,9 +10,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from perijove.model import Announcement
 from perijove_hub.announcing import Announcements
+from perijove_hub.api.arrivals import users_of
 from perijove_hub.api.audit import record
 from perijove_hub.api.bodies import json_body, read_model
 from perijove_hub.api.finding import Who, controller_of
+from perijove_hub.identity import Caller
+from perijove_hub.users.notices import notices
 
 router = APIRouter()
 public = APIRouter()
@@ -59,11 +62,22 @@ def announcements_of(request: Request) -> Announcements:
 
 @router.get("/announcements")
 async def announcements(request: Request, caller: Who, coming: bool = False) -> list[Announcement]:
-    """Those that hold now, warnings first. `coming`: also those that will; for administrators."""
-    now, known = controller_of(request).clock(), announcements_of(request)
+    """Those that hold now, warnings first. `coming`: also those that will; for administrators.
+
+    Those with an ID below 0 are for the caller alone: guests who wait, what is nearly used up.
+    """
     if coming:
         caller.must_administer("see what is not announced yet")
-    return known.known(now) if coming else known.at(now)
+        return announcements_of(request).known(controller_of(request).clock())
+    return told(request, caller)
+
+
+def told(request: Request, caller: Caller) -> list[Announcement]:
+    """What `caller` reads now: what is for them alone, and what all are told."""
+    controller = controller_of(request)
+    now, standing = controller.clock(), controller.board.standing
+    own = notices(users_of(request), standing, caller.name, now, admin=caller.admin, leads=caller.leads)
+    return [*own, *announcements_of(request).at(now)]
 
 
 class PublicAnnouncement(BaseModel):

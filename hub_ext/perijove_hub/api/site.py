@@ -14,7 +14,7 @@ from perijove_hub.api.arrivals import users_of
 from perijove_hub.api.desk import asker_of, site_of
 from perijove_hub.api.finding import Who, controller_of
 from perijove_hub.api.images import images_seen
-from perijove_hub.users.warnings import warnings
+from perijove_hub.users.notices import own_warnings
 
 router = APIRouter()
 public = APIRouter()
@@ -113,11 +113,9 @@ async def me(request: Request, caller: Who) -> Me:
     except PerijoveError:
         home = None
     controller = controller_of(request)
-    user, terms, told = users_of(request).get(caller.name), controller.core.terms_of(caller.name), []
-    if user is not None and terms is not None:
-        now = controller.clock()
-        used = controller.board.standing.account("user", caller.name, None).ever(now)
-        told = warnings(terms, used, user.expires, now)
+    users = users_of(request)
+    user = users.get(caller.name)
+    told = own_warnings(users, controller.board.standing, caller.name, controller.clock())
     return Me(name=caller.name, admin=caller.admin, home=home, user=user, warnings=told)
 
 

@@ -27,6 +27,7 @@ from perijove_hub.api.bodies import json_body, read_model
 from perijove_hub.api.finding import Who, controller_of
 from perijove_hub.identity import Caller
 from perijove_hub.tokens.revocation import Revocation
+from perijove_hub.users import lifecycle
 from perijove_hub.users.lifecycle import Terms
 from perijove_hub.users.names import is_name, is_reserved
 from perijove_hub.users.person import Person
@@ -287,15 +288,20 @@ async def remove(request: Request, caller: Who, name: str) -> User:
 async def release(request: Request, caller: Who, name: str) -> User:
     """Let another guest have the pool's account of one who is none any more. For administrators.
 
-    Only when no node has a home of theirs there.
+    Only when no node has a home of theirs that belongs to it. Directories and logs of their jobs go too: of
+    who was removed now; who was promoted has to archive these jobs before.
     """
     caller.must_administer("release accounts")
     person = _seen(request, caller, name)
-    if person.user.state is UserState.REMOVED and person.user.home is not None:
-        left = await watch_of(request).home_of(name)
-        if left is not None:
-            raise ConflictError(f"the home {person.user.home} of {name} is there yet; remove it first")
-    await _note(request, caller, "release", person, {"account": person.holds})
+    lifecycle.released(person)
+    jobs = await watch_of(request).left_of(name)
+    if jobs and person.user.state is not UserState.REMOVED:
+        some = " ".join(str(job) for job in jobs[:5])
+        text = f"directories of {len(jobs)} jobs of {name} belong to {person.holds} yet"
+        raise ConflictError(f"{text}; archive them: perijove archive {some}{' ...' if len(jobs) > 5 else ''}")
+    await _note(request, caller, "release", person, {"account": person.holds, "archived": len(jobs)})
+    if jobs:
+        await controller_of(request).archive(jobs, caller.name)
     return await users_of(request).release(name)
 
 

@@ -24,7 +24,7 @@ from perijove.model import (
     format_duration,
     format_size,
 )
-from perijove_hub.api.announcements import announcements_of
+from perijove_hub.api.announcements import told
 from perijove_hub.api.bodies import read_body
 from perijove_hub.api.desk import maintenance_of
 from perijove_hub.api.finding import controller_of
@@ -101,7 +101,7 @@ def render(request: Request, caller: Caller, name: str, *, status: int = 200, **
         root=f"{settings.prefix}/",
         pages=PAGES,
         maintenance=maintenance_of(controller_of(request)),
-        announcements=announcements_of(request).at(controller_of(request).clock()),
+        announcements=told(request, caller),
         now=time.time(),
         **{"renewed": None, "here": None, **values},
     )

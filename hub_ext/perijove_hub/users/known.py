@@ -175,6 +175,17 @@ class Known:
             self._numbers, self.settings.uids, lambda uid: uid in ours or accounts.owner_of(uid) is not None
         )
 
+    def lack_of_accounts(self) -> str:
+        """Why no other guest can have an account; empty when one can."""
+        guests = self.settings.guests
+        if guests.account is None and not guests.pool:
+            return ""
+        try:
+            self.free_account()
+        except ConflictError as error:
+            return str(error)
+        return ""
+
     def free_account(self) -> str:
         """The account for another guest. :class:`ConflictError`: all of the pool have one."""
         guests = self.settings.guests

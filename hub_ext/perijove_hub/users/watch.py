@@ -24,6 +24,7 @@ from perijove_hub.accounts import resolve
 from perijove_hub.jobs.controller import Controller
 from perijove_hub.jobs.events import Hold, Kill, Overspent
 from perijove_hub.policy.account import Amounts
+from perijove_hub.store.database import Page
 from perijove_hub.users.mail import tell
 from perijove_hub.users.person import Moving, Person
 from perijove_hub.users.users import Users
@@ -242,6 +243,37 @@ class Watch:
         found = [size for size in sizes if size is not None]
         return max(found, default=None)
 
+    async def left_of(self, name: str) -> list[int]:
+        """The ended jobs of somebody who had an account of the pool whose directories are not removed.
+
+        :class:`ConflictError` while a home of theirs may be that account's, :class:`UnavailableError` when a
+        node does not say.
+        """
+        user, controller = self._users.must_get(name).user, self._controller
+        if user.state is UserState.REMOVED and controller.board.standing.account("user", name, None).running:
+            raise ConflictError(f"{name} has jobs that are being ended; try again later")
+        if user.state is UserState.REMOVED and user.home is not None:
+            for node in controller.ledger.nodes:
+                try:
+                    left = await controller.fabric.call(node.name, "measure_home", user.home)
+                except (PerijoveError, LaunchError) as error:
+                    text = f"node {node.name} may have files of {name} and does not say: {error}"
+                    raise UnavailableError(text) from error
+                if left is not None:
+                    raise ConflictError(f"the home {user.home} of {name} is there yet; remove it first")
+        await controller.committed()
+        return await asyncio.to_thread(self._with_directories, name)
+
+    def _with_directories(self, name: str) -> list[int]:
+        ended, found, before = tuple(state for state in State if state.ended), [], None
+        while True:
+            page = Page(ended, name, limit=1000, before=before, members=True, run="any")
+            some = self._controller.database.jobs(page)
+            found += [job.id for job in some if not job.archived and job.attempt > 0]
+            if len(some) < 1000:
+                return found
+            before = some[-1].id
+
     def _path(self, name: str) -> str | None:
         user = self._users.get(name)
         if user is not None and user.home is not None:
@@ -274,7 +306,7 @@ class Watch:
         known = [self._users.get(lead) for lead in leads]
         addresses = [*mail.to, *(lead.email for lead in known if lead is not None and lead.email)]
         if addresses:
-            self._controller.core.spawn(tell(mail, addresses, user))
+            self._controller.core.spawn(tell(mail, addresses, user, self._users.lack_of_accounts()))
 
 
 def _wish(job: Job, person: Person) -> Kill | Hold | None:
