@@ -14,10 +14,9 @@ import copy
 import logging
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
-
-from papermill.engines import Engine
 
 if TYPE_CHECKING:
     from perijove.sync import Client, Job
@@ -25,34 +24,53 @@ if TYPE_CHECKING:
 log = logging.getLogger("papermill")
 
 
-class PerijoveEngine(Engine):  # type: ignore[misc]
-    """Runs a managed notebook as a job."""
+def __getattr__(name: str) -> Any:
+    """``PerijoveEngine``, of a class of papermill's.
 
-    @classmethod
-    def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> None:
-        """Submit the notebook of `nb_man` and follow it to its end.
+    papermill loads all engines when it is imported. Were it imported here, it would look for this one in a
+    module that is only half there.
+    """
+    if name != "PerijoveEngine":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import papermill.engines  # noqa: F401 -- asks for the engine itself, and so makes it
 
-        A cell that fails in the job fails here as it would have locally: papermill raises its
-        PapermillExecutionError. So does a job that ends otherwise, in the cell that ran. An interrupt kills
-        the job.
-        """
-        import perijove
-        from perijove.watch import Watch
+    return _engine()
 
-        # papermill's command shows all INFO messages of all libraries; ours says what matters.
-        requests = logging.getLogger("httpx")
-        if requests.level == logging.NOTSET:
-            requests.setLevel(logging.WARNING)
-        job = _submitted(perijove.default_client(), nb_man.nb, kernel_name, options)
-        run = _Run(nb_man, job, options)
-        try:
-            with Watch(job, stats=False) as watch:
-                for happening in watch:
-                    run.happened(happening)
-        except KeyboardInterrupt:
-            job.kill()
-            raise
-        run.finish()
+
+@cache
+def _engine() -> type:
+    from papermill.engines import Engine
+
+    class PerijoveEngine(Engine):  # type: ignore[misc]
+        """Runs a managed notebook as a job."""
+
+        @classmethod
+        def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> None:
+            """Submit the notebook of `nb_man` and follow it to its end.
+
+            A cell that fails in the job fails here as it would have locally: papermill raises its
+            PapermillExecutionError. So does a job that ends otherwise, in the cell that ran. An interrupt
+            kills the job.
+            """
+            import perijove
+            from perijove.watch import Watch
+
+            # papermill's command shows all INFO messages of all libraries; ours says what matters.
+            requests = logging.getLogger("httpx")
+            if requests.level == logging.NOTSET:
+                requests.setLevel(logging.WARNING)
+            job = _submitted(perijove.default_client(), nb_man.nb, kernel_name, options)
+            run = _Run(nb_man, job, options)
+            try:
+                with Watch(job, stats=False) as watch:
+                    for happening in watch:
+                        run.happened(happening)
+            except KeyboardInterrupt:
+                job.kill()
+                raise
+            run.finish()
+
+    return PerijoveEngine
 
 
 def _submitted(client: Client, nb: Any, kernel_name: str, options: Mapping[str, Any]) -> Job:

@@ -60,3 +60,13 @@ def test_every_exported_name_exists() -> None:
     import perijove
 
     assert [name for name in perijove.__all__ if not hasattr(perijove, name)] == []
+
+
+@pytest.mark.parametrize("first", ["import papermill", "import perijove.papermill"])
+def test_papermill_finds_the_engine_whichever_is_imported_first(first: str) -> None:
+    program = f"""{first}
+from perijove.papermill import PerijoveEngine
+from papermill.engines import papermill_engines
+assert papermill_engines.get_engine("perijove") is PerijoveEngine
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
