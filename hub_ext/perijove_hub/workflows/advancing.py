@@ -163,7 +163,7 @@ class Advancing:
         for unit in waiting:
             line = live.lines.pop((live.graph.names[unit.step], unit.item), None)
             if line is None:
-                live.ready.append(unit)
+                live.unknown.append(unit)
                 continue
             live.restore(unit, line)
             state = StepState(line.state)
@@ -189,6 +189,8 @@ class Advancing:
             await self._take_over_calls(live, calls)
         if not live.progress.due:
             live.replaying = False
+            live.ready.extend(live.unknown)
+            live.unknown.clear()
 
     async def _take_over_calls(self, live: Live, units: Sequence[Unit]) -> None:
         """Instances that had been sent to warm jobs."""
@@ -240,6 +242,8 @@ class Advancing:
         text = f"the service could not go on with this run ({message}); its log says more"
         again = not live.broken
         live.broken, live.replaying = True, False
+        live.ready.extend(live.unknown)
+        live.unknown.clear()
         live.run = live.run.model_copy(update={"reason": refused(text)})
         if not again:
             changes = {"state": State.FAILED, "ended": self._controller.clock()}

@@ -71,6 +71,8 @@ class Live:
         """Digests that were written in it and are the owner's."""
         self.replaying = True
         """What the database knows is being taken over; nothing is submitted."""
+        self.unknown: list[Unit] = []
+        """What it does not know of: to be run when all else is taken over."""
         self.nodes_until = 0.0
         """Until then, by the steady clock, nodes may still come back after a restart."""
         self.bundle = 0

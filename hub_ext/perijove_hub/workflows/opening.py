@@ -12,17 +12,20 @@ from perijove_hub.workflows.resolve import Unread, Unresolvable, condition_of, e
 
 Changed = Callable[[Unit], None]
 """What to do with an instance that came to its end here."""
+MOST = 5000
+"""Steps that are opened together: nothing else is done meanwhile."""
 
 
 def open_due(live: Live, changed: Changed) -> set[str]:
-    """Open all steps that are due; digests whose content has to be read before the rest can be.
+    """Open the next steps that are due; digests whose content has to be read for others.
 
     Instances that have to run are in ``live.ready`` then.
     """
     unread: set[str] = set()
-    progress, later = live.progress, []
-    while progress.due:
-        due, progress.due = progress.due, []
+    progress, later, left = live.progress, [], MOST
+    while progress.due and left > 0:
+        due, progress.due = progress.due[:left], progress.due[left:]
+        left -= len(due)
         for step in due:
             try:
                 _open(live, step, changed)
@@ -31,7 +34,7 @@ def open_due(live: Live, changed: Changed) -> set[str]:
                 later.append(step)
             except Unresolvable as wrong:
                 _fail(live, step, str(wrong))
-    progress.due = later
+    progress.due = [*later, *progress.due]
     return unread
 
 

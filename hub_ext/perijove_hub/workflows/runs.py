@@ -98,6 +98,7 @@ class Runs:
             for number, live in dirty.items():
                 if self.live.get(number) is live and await self._turn(live):
                     telling.wake(live)
+                await asyncio.sleep(0)
 
     async def _turn(self, live: Live) -> bool:
         try:
