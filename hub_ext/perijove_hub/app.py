@@ -98,7 +98,10 @@ def create_app(settings: Settings, *, fabric: Fabric, identities: Identities) ->
     app.state.devices, app.state.revocation = devices, revocation
     app.state.store, app.state.runs = store, runs
     app.state.sessions = Sessions(
-        kept_secret(settings.state / "cookie-key"), settings.prefix, getattr(identities, "auth", None)
+        kept_secret(settings.state / "cookie-key"),
+        settings.prefix,
+        getattr(identities, "auth", None),
+        apart=settings.login.apart,
     )
     return app
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ PREFIX = f"/services/{SERVICE}"
 SPAWNER_ACCOUNT = "perijove-spawner"
 SETUP_ACCOUNT = "perijove-setup"
 LOGIN_ACCOUNT = "perijove-login"
+
+_LABEL = re.compile(r"(?!.*--)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 Config = Any
 """A traitlets ``Config``: attributes are made by being named."""
@@ -157,6 +161,21 @@ def _roles(c: Config, options: HubOptions) -> None:
     ]
 
 
+def host_of(name: str, domain: str, kind: str) -> str:
+    """The name of the host of a user's servers, or of a service, where the hub is `domain`.
+
+    What is no label of a name (RFC 1123, 2.1) becomes one with a digest too long to find another name for:
+    JupyterHub's own has 28 bits of it, and two users would share an origin. The service stays with the hub,
+    where its addresses are known: it runs nothing of users.
+    """
+    if kind == "service":
+        return domain
+    if _LABEL.fullmatch(name):
+        return f"{name}.{domain}"
+    hint = "".join(sign for sign in name.lower() if sign.isascii() and sign.isalnum())[:8] or "x"
+    return f"u-{hint}--{sha256(name.encode()).hexdigest()[:32]}.{domain}"
+
+
 def _login(c: Config, options: HubOptions, state: Path) -> None:
     from jupyterhub.handlers.base import BaseHandler
 
@@ -164,9 +183,14 @@ def _login(c: Config, options: HubOptions, state: Path) -> None:
     guard(BaseHandler)
     c.JupyterHub.authenticator_class = "perijove"
     c.JupyterHub.template_paths = [str(Path(__file__).parent / "auth" / "templates")]
-    if url := Settings(state=state).login.url:
+    login = Settings(state=state).login
+    if login.url:
         # What is redirected to and which cookies are Secure follows from it, and not from a request's header.
-        c.JupyterHub.public_url = f"{url}/"
+        c.JupyterHub.public_url = f"{login.url}/"
+    if login.subdomains:
+        c.JupyterHub.subdomain_host = login.url
+        c.JupyterHub.subdomain_hook = host_of
+        c.JupyterHub.cookie_host_prefix_enabled = login.apart
     # Named here so that there is such a user before anybody logs in: the command line gets a token of theirs.
     c.Authenticator.allowed_users = {options.trial_user}
     c.LocalAuthenticator.trial_user = options.trial_user

@@ -223,7 +223,7 @@ class DaskCluster(SpecCluster):
     def dashboard_link(self) -> str:
         """Where the dashboard is seen, behind the service and its login."""
         if "JUPYTERHUB_SERVICE_PREFIX" in os.environ:  # the browser knows the hub by another name than we do
-            return f"{self._dashboard_path}/status"
+            return f"{os.environ.get('JUPYTERHUB_HOST', '')}{self._dashboard_path}/status"
         parts = urlsplit(self._jobs.connection.url)
         return f"{parts.scheme}://{parts.netloc}{self._dashboard_path}/status"
 

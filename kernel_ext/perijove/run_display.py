@@ -30,12 +30,13 @@ _SCROLLS = "overflow-x:auto;max-width:100%"
 def pages_of(url: str, env: Mapping[str, str] | None = None) -> str:
     """Where a browser that shows this notebook finds the pages of the service at `url`; ends in a slash.
 
-    In a server that a hub started the service lies beside it, at whatever address the browser has for the
-    hub, so only the path is taken.
+    In a server that a hub started the service lies beside the hub, at whatever address the browser has for
+    that: the hub's public one where it has any, else only the path is taken.
     """
     env = os.environ if env is None else env
     path = urlsplit(url).path
-    return f"{path if env.get('JUPYTERHUB_USER') and '/services/' in path else url}/"
+    beside = env.get("JUPYTERHUB_USER") and "/services/" in path
+    return f"{env.get('JUPYTERHUB_HOST', '')}{path}/" if beside else f"{url}/"
 
 
 def run_bundle(

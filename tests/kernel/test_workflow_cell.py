@@ -176,3 +176,6 @@ def test_a_run_without_its_document_is_one_line() -> None:
 )
 def test_where_a_browser_finds_the_pages(url: str, user: str, found: str) -> None:
     assert pages_of(url, {"JUPYTERHUB_USER": user}) == found
+    if user and found.startswith("/"):
+        public = {"JUPYTERHUB_USER": user, "JUPYTERHUB_HOST": "https://hub.example.org"}
+        assert pages_of(url, public) == f"https://hub.example.org{found}"

@@ -110,13 +110,19 @@ def is_callback(answer: httpx.Response) -> bool:
 
 @contextmanager
 def login_site(
-    state: Path, login: str, secrets: dict[str, str], env: dict[str, str] | None = None
+    state: Path,
+    login: str,
+    secrets: dict[str, str],
+    env: dict[str, str] | None = None,
+    *,
+    port: int = 0,
+    launcher: str = "process",
 ) -> Iterator[LoginSite]:
     """`login` is what stands under ``login:``, `secrets` files of the state directory that it names."""
-    state.mkdir(mode=0o700)
+    state.mkdir(mode=0o711)
     (state / "perijove.yaml").write_text(login)
     for name, text in secrets.items():
         (state / name).write_text(text)
         (state / name).chmod(0o600)
-    with installed(state, "--port", "0", "--launcher", "process", env=env) as installation:
+    with installed(state, "--port", str(port), "--launcher", launcher, env=env) as installation:
         yield LoginSite(installation)

@@ -13,6 +13,7 @@ from perijove.model import Scope, UserError
 from perijove.model.values import Title
 from perijove_hub.api.audit import address_of, record
 from perijove_hub.api.bodies import read_body
+from perijove_hub.api.finding import public_url
 from perijove_hub.api.tokens import tokens_of
 from perijove_hub.tokens.device import GRANT, LIFE, DeviceLogins, DeviceRefusal
 
@@ -86,7 +87,7 @@ async def authorization(request: Request) -> JSONResponse:
             DeviceRefusal("invalid_request", "device_name: must be a line of at most 100 letters")
         )
     device_code, login = devices_of(request).begin(name, scope, address_of(request))
-    page = f"{request.base_url}{request.app.state.settings.prefix.lstrip('/')}".rstrip("/") + "/device"
+    page = f"{public_url(request)}/device"
     answer = DeviceAuthorization(
         device_code=device_code,
         user_code=login.code,

@@ -14,6 +14,7 @@ from perijove.model import FieldError, Job, NotFoundError, Run, State, UserError
 from perijove.model.values import MAX_ID
 from perijove_hub.identity import HIDDEN, Caller, anybody_of, caller_of
 from perijove_hub.jobs.controller import Controller
+from perijove_hub.settings import Settings
 from perijove_hub.workflows.runs import Runs
 
 
@@ -38,6 +39,16 @@ def controller_of(request: Request) -> Controller:
     """The application's controller."""
     controller: Controller = request.app.state.controller
     return controller
+
+
+def public_url(request: Request) -> str:
+    """Where people find this service, with its prefix and without a slash at the end.
+
+    Behind a hub whose own URL is set that is known; else it is what this request called it.
+    """
+    settings: Settings = request.app.state.settings
+    hub = settings.login.url if settings.mode == "hub" else ""
+    return f"{hub or str(request.base_url).rstrip('/')}{settings.prefix}"
 
 
 async def find(controller: Controller, ref: str) -> Job | None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from perijove.model import ConflictError, ResultRecord, Run, StepRun, TooLargeError, Workflow
 from perijove_hub.api.description import sends
-from perijove_hub.api.finding import JobId, Number, Who, controller_of, job_of, run_of, runs_of
+from perijove_hub.api.finding import JobId, Number, Who, controller_of, job_of, public_url, run_of, runs_of
 from perijove_hub.identity import Caller
 from perijove_hub.workflows import capsule, crate
 from perijove_hub.workflows.gathering import Gatherer
@@ -99,8 +99,7 @@ def gatherer(request: Request, caller: Caller) -> Gatherer:
     """Of this request."""
     controller = controller_of(request)
     store: Store = request.app.state.store
-    base = str(request.base_url).rstrip("/") + f"{controller.settings.prefix}/api/v1"
-    return Gatherer(controller.database, store, base, caller)
+    return Gatherer(controller.database, store, f"{public_url(request)}/api/v1", caller)
 
 
 async def _ended(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
@@ -19,6 +19,8 @@ Taken = Literal["rename", "refuse"]
 PresetName = Literal["oidc", "google", "gitlab", "github", "orcid", "generic"]
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_HOST = re.compile(r"(?=.{1,180}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z][a-z0-9-]{0,61}[a-z0-9]")
+"""Names of hosts (RFC 1123, 2.1), short enough for a user's before it; the last part is never a number."""
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
@@ -194,6 +196,9 @@ class LoginSettings(_Section):
     """Whether accounts of this machine may log in, the trial account among them."""
     url: str = ""
     """The hub as browsers see it, ``https://hub.example.org``; otherwise what a request says of itself."""
+    subdomains: bool = False
+    """Whether each user's notebook servers have a name below that of ``url``, ``ada.hub.example.org``, and so
+    an origin of their own."""
     providers: dict[str, ProviderSettings] = {}
     """Other people's logins by a name of your choice, which stays."""
     ldap: dict[str, LdapSettings] = {}
@@ -205,9 +210,22 @@ class LoginSettings(_Section):
         if not value:
             return value
         parts = urlsplit(value)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        more = parts.path.strip("/") or parts.query or parts.fragment or parts.username
+        if parts.scheme not in {"http", "https"} or not parts.hostname or more or not _has_port(parts):
             raise ValueError(f"{value!r} is no address of a hub; https://hub.example.org would be")
-        return value.rstrip("/")
+        # Names of hosts are compared letter by letter by the proxy.
+        return value.rstrip("/").lower()
+
+    @model_validator(mode="after")
+    def _name_of_the_hub(self) -> Self:
+        host = urlsplit(self.url).hostname or ""
+        if self.subdomains and not _HOST.fullmatch(host):
+            given = f"; {host!r} has none" if host else ""
+            raise ValueError(
+                "subdomains need a url with a host's name, https://hub.example.org, which names of users can"
+                f" stand before{given}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _names(self) -> Self:
@@ -223,9 +241,22 @@ class LoginSettings(_Section):
             raise ValueError("nobody could log in: local is false, and there are no providers and no ldap")
         return self
 
+    @property
+    def apart(self) -> bool:
+        """Whether cookies are bound to the hub's own name, which a page of a subdomain could set them for."""
+        return self.subdomains and self.url.startswith("https://")
+
     def section(self, name: str) -> ProviderSettings | LdapSettings | None:
         """The provider or directory of that name."""
         return self.providers.get(name) or self.ldap.get(name)
+
+
+def _has_port(parts: SplitResult) -> bool:
+    """Whether it is a number in range, or there is none."""
+    try:
+        return parts.port is None or parts.port > 0
+    except ValueError:
+        return False
 
 
 def must_be_https(url: str) -> str:

@@ -52,12 +52,22 @@ class Room(BaseHandler):  # type: ignore[misc]
     def keep(self, name: str, value: str, seconds: int) -> None:
         """A signed cookie for the pages of the login, Secure where the hub is https."""
         path, days = self.hub.base_url, seconds / _DAY
-        self._set_cookie(name, value, path=path, expires_days=days, samesite="Lax", **self._secure())
+        self._set_cookie(
+            self._own(name), value, path=path, expires_days=days, samesite="Lax", **self._secure()
+        )
 
     def kept(self, name: str, seconds: int) -> bytes | None:
         """What :meth:`keep` kept, unless it is older."""
-        found: bytes | None = self.get_secure_cookie(name, max_age_days=seconds / _DAY)
+        found: bytes | None = self.get_secure_cookie(self._own(name), max_age_days=seconds / _DAY)
         return found
+
+    def forget(self, name: str) -> None:
+        """Undo :meth:`keep`."""
+        self.clear_cookie(self._own(name), path=self.hub.base_url)
+
+    def _own(self, name: str) -> str:
+        """The cookie's name, one that no page of a subdomain can set where there are any."""
+        return f"__Host-{name}" if self.login.settings.apart else name
 
     def _secure(self) -> dict[str, bool]:
         return {"secure": True} if self.site.startswith("https://") else {}
@@ -80,10 +90,10 @@ class Room(BaseHandler):  # type: ignore[misc]
         try:
             user = await self.login_user({**data, "invitation": invitation})
         except WaitingError:
-            self.clear_cookie(INVITATION, path=self.hub.base_url)
+            self.forget(INVITATION)
             raise
         if user is not None and invitation:
-            self.clear_cookie(INVITATION, path=self.hub.base_url)
+            self.forget(INVITATION)
         return user
 
     def let_wait(self, refusal: WaitingError) -> None:
@@ -220,7 +230,7 @@ class Callback(Room):
         saved = self.kept(cookie, VALID) if state else None
         if saved is None:
             raise StaleLoginError("no such login was begun in this browser")
-        self.clear_cookie(cookie, path=self.hub.base_url)
+        self.forget(cookie)
         attempt = Attempt.load(saved)
         if attempt.state != state or not self.login.spent.spend(state):
             raise StaleLoginError("this login came back already")

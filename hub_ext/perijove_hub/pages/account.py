@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
 from perijove.model import Scope, Token, UserError, parse_duration
+from perijove_hub.api.finding import public_url
 from perijove_hub.api.keys import add_key_of, keys_of_user, remove_key_of
 from perijove_hub.api.tokens import NewToken, make_token, revoke_token, tokens_of
 from perijove_hub.api.users import sign_out
@@ -89,6 +90,6 @@ async def _page(request: Request, caller: Caller, made: Token | None = None) -> 
         made=made,
         scopes=[scope for scope in Scope if scope is not Scope.ADMIN or caller.admin],
         lifetimes=LIFETIMES,
-        url=f"{request.base_url}{request.app.state.settings.prefix.lstrip('/')}".rstrip("/"),
+        url=public_url(request),
         token=form_token(request),
     )

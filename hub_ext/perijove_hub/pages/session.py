@@ -33,10 +33,16 @@ LOGIN = 600
 
 
 class Sessions:
-    """Cookies made with `key`; `auth` is the hub's HubOAuth, None where there is no hub."""
+    """Cookies made with `key`; `auth` is the hub's HubOAuth, None where there is no hub.
 
-    def __init__(self, key: str, prefix: str, auth: Any = None) -> None:
-        self.auth, self.path = auth, f"{prefix}/"
+    Where servers of users have names below the hub's (`apart`), their pages may set cookies for its name too.
+    Cookies named ``__Host-`` are the host's own (RFC 6265bis, 4.1.3.2), and are for its every path.
+    """
+
+    def __init__(self, key: str, prefix: str, auth: Any = None, *, apart: bool = False) -> None:
+        self.auth, self.path, self._apart = auth, f"{prefix}/", apart
+        before = "__Host-" if apart else ""
+        self._session, self._login = f"{before}{COOKIE}", f"{before}{STATE_COOKIE}"
         self._cookie = Fernet(base64.urlsafe_b64encode(sha256(f"session {key}".encode()).digest()))
         self._state = URLSafeTimedSerializer(key, salt="login")
         self._form = URLSafeTimedSerializer(key, salt="form")
@@ -45,7 +51,7 @@ class Sessions:
         """Whoever the cookie says; None when it says nothing that still holds."""
         identities: Identities = request.app.state.identities
         try:
-            cookie = request.cookies.get(COOKIE, "").encode()
+            cookie = request.cookies.get(self._session, "").encode()
             token, issued = self._cookie.decrypt(cookie, ttl=DAY), self._cookie.extract_timestamp(cookie)
             caller = await identities.caller(token.decode())
         except (InvalidToken, UnauthorizedError):
@@ -62,29 +68,38 @@ class Sessions:
             "state": self._state.dumps([nonce, wanted]),
         }
         answer = RedirectResponse(f"{self.auth.oauth_authorization_url}?{urlencode(query)}", 302)
-        self._keep(answer, STATE_COOKIE, nonce, LOGIN, secure)
+        self._keep(answer, self._login, nonce, LOGIN, secure=secure)
         return answer
 
     def begin(self, token: str, page: str | None = None, *, secure: bool = False) -> RedirectResponse:
         """A session for the owner of `token`, on `page` of this service."""
         answer = RedirectResponse(page or self.path, 302)
-        self._keep(answer, COOKIE, self._cookie.encrypt(token.encode()).decode(), DAY, secure)
-        answer.delete_cookie(STATE_COOKIE, path=self.path)
+        sealed = self._cookie.encrypt(token.encode()).decode()
+        self._keep(answer, self._session, sealed, DAY, secure=secure)
+        self._drop(answer, self._login)
         return answer
 
     def end(self) -> RedirectResponse:
         """Off, without a session: to the hub's own page that ends it there too."""
         there = f"{self.auth.hub_prefix}logout" if self.auth is not None else f"{self.path}device"
         answer = RedirectResponse(there, 303)
-        answer.delete_cookie(COOKIE, path=self.path)
+        self._drop(answer, self._session)
         return answer
 
-    def _keep(self, answer: RedirectResponse, name: str, value: str, age: int, secure: bool) -> None:
-        answer.set_cookie(name, value, age, path=self.path, httponly=True, samesite="lax", secure=secure)
+    def _keep(self, answer: RedirectResponse, name: str, value: str, age: int, *, secure: bool) -> None:
+        place = "/" if self._apart else self.path
+        secure = secure or self._apart
+        answer.set_cookie(name, value, age, path=place, httponly=True, samesite="lax", secure=secure)
+
+    def _drop(self, answer: RedirectResponse, name: str) -> None:
+        answer.delete_cookie(name, path="/" if self._apart else self.path, secure=self._apart)
+
+    def _fingerprint(self, request: Request) -> str:
+        return sha256(request.cookies.get(self._session, "").encode()).hexdigest()
 
     def form_token(self, request: Request) -> str:
         """A token for the forms of a page, bound to this browser's session."""
-        return str(self._form.dumps(_fingerprint(request)))
+        return str(self._form.dumps(self._fingerprint(request)))
 
     def check_form(self, request: Request, token: str) -> None:
         """Raise :class:`ForbiddenError` unless a page shown in this session sent the form, lately."""
@@ -94,7 +109,7 @@ class Sessions:
             given = self._form.loads(token, max_age=FORM)
         except BadSignature:
             given = None
-        same = given is not None and secrets.compare_digest(str(given), _fingerprint(request))
+        same = given is not None and secrets.compare_digest(str(given), self._fingerprint(request))
         if not same or mode != "navigate" or site != "same-origin":
             raise ForbiddenError("this form was not sent by the page, or too late; open the page again")
 
@@ -104,7 +119,7 @@ class Sessions:
             nonce, wanted = self._state.loads(state, max_age=LOGIN)
         except (BadSignature, ValueError, TypeError):
             raise ForbiddenError("this login was not begun here, or too long ago; start again") from None
-        if not secrets.compare_digest(str(nonce), request.cookies.get(STATE_COOKIE, "")):
+        if not secrets.compare_digest(str(nonce), request.cookies.get(self._login, "")):
             raise ForbiddenError("this login was begun in another browser; start again")
         return str(wanted)
 
@@ -113,10 +128,6 @@ def is_secure(request: HTTPConnection) -> bool:
     """Whether the browser came by https, as far as proxies say so; wrongly said it harms only who says it."""
     said = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip()
     return "https" in {request.url.scheme, said}
-
-
-def _fingerprint(request: Request) -> str:
-    return sha256(request.cookies.get(COOKIE, "").encode()).hexdigest()
 
 
 @router.get("/oauth_callback")

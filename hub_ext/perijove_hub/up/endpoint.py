@@ -32,11 +32,12 @@ def read_endpoint(state: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-async def wait_healthy(http: httpx.AsyncClient, url: str) -> None:
-    """Return once `url` answers 200, however long that takes."""
+async def wait_healthy(http: httpx.AsyncClient, url: str, host: str = "") -> None:
+    """Return once `url` answers 200 to who calls it `host`, however long that takes."""
+    headers = {"Host": host} if host else {}
     while True:
         try:
-            if (await http.get(url)).status_code == 200:
+            if (await http.get(url, headers=headers)).status_code == 200:
                 return
         except httpx.HTTPError:
             pass

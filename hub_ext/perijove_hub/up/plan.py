@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from perijove_hub.hub_config import PREFIX, HubOptions
 from perijove_hub.up.engine import LauncherChoice
@@ -45,6 +46,23 @@ class Plan:
     """Of the service, with its prefix; on this host."""
     programs: tuple[Program, ...]
     hub: HubOptions | None = None
+    names: str = ""
+    """The hub's public URL when its proxy goes by names of hosts, and so does not know `url`."""
+
+    @property
+    def shown(self) -> str:
+        """What people open."""
+        return self.names or self.url
+
+    @property
+    def host(self) -> str:
+        """The header ``Host`` with which the hub is found at `url`."""
+        return urlsplit(self.shown).netloc
+
+    @property
+    def client_url(self) -> str:
+        """The service for the client on this host, where the public name may lead elsewhere."""
+        return self.api_url if self.names or self.hub is None else f"{self.url}{PREFIX}"
 
 
 def ports_wanted(options: UpOptions, choice: LauncherChoice) -> dict[str, tuple[str, ...]]:
@@ -68,11 +86,13 @@ def make_plan(
     *,
     installation: str,
     root: bool,
+    names: str = "",
 ) -> Plan:
     """The programs for `options`.
 
     `env` is what they inherit, `proxy` the proxy's command line, and `installation` what tells the
-    containers of this Perijove from those of another on the same engine.
+    containers of this Perijove from those of another on the same engine. `names` is the hub's public URL
+    where users' servers have names of their own below it.
     """
     usual = HUB_PORT if options.hub else SINGLE_PORT
     public = usual if options.port is None else options.port or ports["public"]
@@ -102,7 +122,7 @@ def make_plan(
         local_accounts=root,
     )
     api_url = f"http://{LOOPBACK}:{ports['service']}{PREFIX}"
-    return Plan(url, api_url, (*fabric, _hub(hub, {**common, **_accounts(trial, env)})), hub)
+    return Plan(url, api_url, (*fabric, _hub(hub, {**common, **_accounts(trial, env)})), hub, names)
 
 
 def _serve(options: UpOptions, choice: LauncherChoice, port: int, env: Mapping[str, str]) -> Program:

@@ -37,9 +37,8 @@ STOP_JOBS_SECONDS = 60.0
 DIRECTORIES = {"log": 0o700, "run": 0o700, "hub": 0o700, "homes": 0o755, "tls": 0o700}
 
 
-def _store(state: Path) -> dict[str, str]:
+def _store(settings: Settings) -> dict[str, str]:
     """Where the settings have the content store, for the node, which does not read them."""
-    settings = Settings.read(state)
     return {"PERIJOVE_STORE": settings.store, "PERIJOVE_STORE_OPTIONS": json.dumps(settings.store_options)}
 
 
@@ -47,6 +46,7 @@ def run(options: UpOptions) -> None:
     """Keep Perijove running until SIGINT or SIGTERM. Raises :class:`OperatorError`."""
     _check_scheduler_host(options.scheduler_host)
     prepare_state(options.state)
+    settings = Settings.read(options.state)
     with StateLock(options.state):
         if left := end_leftovers(options.state / "run"):
             log.warning("ended what an up that was killed had left: %s", left)
@@ -62,10 +62,11 @@ def run(options: UpOptions) -> None:
             choice,
             ports,
             trial,
-            {**os.environ, **_store(options.state)},
+            {**os.environ, **_store(settings)},
             proxy,
             installation=kept_name(options.state / "installation"),
             root=os.geteuid() == 0,
+            names=settings.login.url if settings.login.subdomains else "",
         )
         _check_public_port(options, plan)
         if plan.hub:
@@ -185,10 +186,10 @@ class Up:
     async def _ready(self, http: httpx.AsyncClient) -> None:
         await endpoint.wait_healthy(http, f"{self.plan.api_url}/api/v1/health")
         if self.plan.hub:
-            await endpoint.wait_healthy(http, f"{self.plan.url}/hub/health")
-            await endpoint.wait_healthy(http, f"{self.plan.url}/services/perijove/api/v1/health")
+            for path in ("/hub/health", "/services/perijove/api/v1/health"):
+                await endpoint.wait_healthy(http, f"{self.plan.url}{path}", self.plan.host)
         token = await self._endpoint(http)
-        say(f"Perijove is ready at {self.plan.url}")
+        say(f"Perijove is ready at {self.plan.shown}")
         for line in how_to_log_in(self.plan, self.trial, self.options, token_file=bool(token)):
             say(line)
 
@@ -206,8 +207,7 @@ class Up:
                 log.error("no token for the command line: %s", error)
                 return ""
             launchers = await endpoint.launchers_of(http, self.plan.api_url, token)
-        url = self.plan.api_url if not hub else f"{self.plan.url}/services/perijove"
-        endpoint.write_endpoint(state, url, token, launchers)
+        endpoint.write_endpoint(state, self.plan.client_url, token, launchers)
         return token
 
     async def _stop_jobs(self, http: httpx.AsyncClient) -> None:
