@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import socket
-from collections.abc import AsyncIterator
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.conftest import absent
 from tests.spawners.real_node import RealNode
 from waiting import becomes
 
@@ -80,3 +86,53 @@ async def test_who_is_on_a_network_reaches_those_on_it_and_nobody_else(
     assert said == ["1 0 0", "0 0 0", "0 1 0", "0 0 0"]
     await node.agent.stop([server.attempt for server in servers], 0)
     await sent
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "operate" / "launchers.md"
+CLOUDS = "169.254.169.254"
+
+
+def command(text: str) -> None:
+    subprocess.run(text.split(), check=True, capture_output=True)
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    """An address of this machine in place of a cloud's."""
+    if os.geteuid() != 0 or not shutil.which("iptables"):
+        absent("iptables is not installed, or this is not root")
+    found = f"169.254.{20 + os.getpid() % 200}.{1 + os.getpid() // 200 % 250}"
+    command(f"ip address add {found}/32 dev lo")
+    yield found
+    command(f"ip address del {found}/32 dev lo")
+
+
+@pytest.mark.engine
+async def test_the_documented_rules_keep_jobs_from_an_address(
+    node: RealNode, test_image: str, address: str
+) -> None:
+    lines = [line.strip() for line in PAGE.read_text().splitlines() if line.startswith("    iptables")]
+    rules = [line.replace(CLOUDS, address) for line in lines]
+    assert len(rules) == 2
+
+    with socket.create_server((address, 0)) as server, ExitStack() as added:
+        place = f"{address}:{server.getsockname()[1]}"
+
+        def host(*account: str) -> str:
+            argv = [*account, sys.executable, "-c", REACH, place]
+            return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
+
+        async def contained() -> set[str]:
+            networks = ("bridge", "user")
+            asked = (
+                node.said("python3", "-c", REACH, place, image=test_image, cwd="/", network=network)
+                for network in networks
+            )
+            return {text.strip() for text in await asyncio.gather(*asked)}
+
+        alice = ("setpriv", "--reuid", str(ALICE.uid), "--clear-groups")
+        assert (await contained(), host(*alice), host()) == ({"1"}, "1", "1")
+        for rule in rules:
+            command(rule)
+            added.callback(command, rule.replace(" -I ", " -D "))
+        assert (await contained(), host(*alice), host()) == ({"0"}, "0", "1")
