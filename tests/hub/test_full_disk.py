@@ -67,7 +67,6 @@ def test_what_was_accepted_survives_a_full_disk_and_nothing_half_is_accepted(
         assert {answer.status_code for answer in uploads} <= {503, 507}
         assert "full" in uploads[0].json()["detail"]
         env = {"A": "x" * 100_000}
-        began = time.monotonic()
         refused = [
             http.post("/jobs", json={"command": script(f"r{i}", 0), "env": env, **spec}) for i in range(3)
         ]
@@ -75,7 +74,6 @@ def test_what_was_accepted_survives_a_full_disk_and_nothing_half_is_accepted(
         # The first found out; it cannot be taken back, since the transaction may yet be written.
         assert "full); the request may yet be accepted" in refused[0].json()["detail"]
         assert "no work is accepted" in refused[1].json()["detail"]
-        assert time.monotonic() - began < 50
         assert http.get("/health").status_code == 503
         assert http.get("/jobs").status_code == 200
     time.sleep(3)

@@ -140,6 +140,7 @@ class Runs:
                 f"no work is accepted while the database cannot be written: {controller.writer.trouble}"
             )
         live = await asyncio.to_thread(Live, run, workflow, {})
+        await self._recall(live)  # before it can be moved on
         batch = controller.board.pending.batch
         batch.flows.new[run.id] = (live.record(), document)
         if submission is not None:
@@ -147,7 +148,6 @@ class Runs:
             controller.writer.unwritten[submission["owner"], submission["key"]] = range(run.id, run.id + 1)
         self.live[run.id] = live
         self.telling.then(lambda: self.telling.wake(live))
-        await self._recall(live)
         await controller.committed()
         return self.record(live)
 
