@@ -97,13 +97,13 @@ def create_app(settings: Settings, *, fabric: Fabric, identities: Identities) ->
     app.state.identities, app.state.tokens = OwnFirst(tokens, identities), tokens
     app.state.devices, app.state.revocation = devices, revocation
     app.state.store, app.state.runs = store, runs
-    app.state.sessions = Sessions(
-        kept_secret(settings.state / "cookie-key"),
-        settings.prefix,
-        getattr(identities, "auth", None),
-        apart=settings.login.apart,
-    )
+    app.state.sessions = _sessions_of(settings, identities)
     return app
+
+
+def _sessions_of(settings: Settings, identities: Identities) -> Sessions:
+    key, auth = kept_secret(settings.state / "cookie-key"), getattr(identities, "auth", None)
+    return Sessions(key, settings.prefix, auth, apart=settings.login.apart)
 
 
 def _leadership_of(settings: Settings, database: Database) -> Leadership:
