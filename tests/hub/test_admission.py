@@ -21,6 +21,7 @@ from perijove.model import (
     State,
     UnavailableError,
 )
+from perijove.model.spec import TMP_DISK
 from perijove_hub.accounts import Identity
 from perijove_hub.admission import Admitted, Asker, Site, admit
 from perijove_hub.policy.document import Policy, load
@@ -174,6 +175,19 @@ def test_units_that_are_devices_need_a_launcher_that_hands_them_in() -> None:
     assert error.message == "no node has 4 licence; the largest has 3"
     (error,) = refused({"resources": {"licenze": 1}}, counted)
     assert "there are: lens, licence" in error.message
+
+
+def test_scratch_space_is_had_where_a_node_gives_it_out() -> None:
+    one = node("n1")
+    able = [each.model_copy(update={"features": each.features | {"tmp_disk"}}) for each in one.launchers]
+    without = one.model_copy(update={"launchers": able})
+    (error,) = refused({"tmp_disk": "2G"}, without)
+    assert (error.field, error.value) == ("tmp_disk", "2G")
+    assert error.message == "no node gives out scratch space (perijove node --scratch)"
+    small = without.model_copy(update={"resources": {TMP_DISK: 1024}})
+    (error,) = refused({"tmp_disk": "2G"}, small)
+    assert error.message == "no node has 2G of scratch space; the largest has 1G"
+    assert ada({"tmp_disk": "1G"}, small)
 
 
 def test_while_no_node_is_known_one_may_try_again() -> None:

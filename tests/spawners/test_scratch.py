@@ -18,6 +18,7 @@ from waiting import until
 
 from perijove.model import Account, Attempt
 from perijove_spawners import failpoints
+from perijove_spawners.fabric.tls import ensure_tls
 from perijove_spawners.node.scratch import Scratch, ScratchError
 
 ALICE = Account("alice", 4242, 4242, "/home/alice")
@@ -161,6 +162,49 @@ scratch.release(Attempt(7, 1))
     assert len(mounts(scratch.directory)) == 1
     scratch.open([])
     assert not mounts(scratch.directory) and list(scratch.directory.iterdir()) == []
+
+
+@pytest.fixture
+def xfs(tmp_path: Path) -> Iterator[Path]:
+    """A disk with XFS, mounted without quotas."""
+    if not shutil.which("mkfs.xfs"):
+        absent("mkfs.xfs is not installed")
+    image, disk = tmp_path / "image", tmp_path / "disk"
+    disk.mkdir()
+    with image.open("wb") as file:
+        file.truncate(512 * MIB)
+    subprocess.run(["mkfs.xfs", "-q", str(image)], check=True)
+    mount = ["mount", "-t", "xfs", "-o", "loop,noquota", str(image), str(disk)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if "unknown filesystem" in done.stderr:
+        pytest.skip("this machine's kernel has no XFS")
+    assert done.returncode == 0, done.stderr
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_the_size_holds_on_a_disk_without_quotas(xfs: Path) -> None:
+    scratch = Scratch(xfs / "scratch", 64 * MIB)
+    scratch.open([])
+    scratch.provide(A, 8 * MIB, ALICE)
+    full = xfs / "scratch/7.1/files/full"
+    with pytest.raises(OSError, match="No space left"):
+        full.write_bytes(bytes(16 * MIB))
+    assert 8 * MIB <= full.stat().st_size < 10 * MIB
+    scratch.release(A)
+    assert not mounts(scratch.directory)
+
+
+def test_a_node_without_loop_devices_is_not_started(tmp_path: Path) -> None:
+    """Of this machine only what the agent sees changes: ``/dev``, in a mount namespace of its own."""
+    ensure_tls(tmp_path / "tls", "node", "n1")
+    perijove = Path(sys.executable).with_name("perijove")
+    node = f"{perijove} node --state {tmp_path} --name n1 --scheduler tls://127.0.0.1:1 --scratch 1G"
+    script = f"mount -t tmpfs none /dev && exec {node}"
+    argv = ["unshare", "--mount", "sh", "-c", script]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == 2, done.stderr
+    assert "--scratch 1G: there are no loop devices (the kernel's module loop)" in done.stderr
 
 
 def test_a_node_that_cannot_have_it_is_not_started() -> None:

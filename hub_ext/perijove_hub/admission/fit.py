@@ -142,6 +142,7 @@ def _too_large(spec: JobSpec, capacity: Capacity, mask: Mask, gpus: NDArray[np.i
 def _units(key: str, count: int, most: int, capacity: Capacity, mask: Mask) -> FieldError:
     if key == TMP_DISK:
         text = f"no node has {amount(key, count)}; the largest has {format_size(most * MIB)}"
+        text = text if most else "no node gives out scratch space (perijove node --scratch)"
         return FieldError(TMP_DISK, format_size(count * MIB), text)
     known = sorted(name for name, counts in capacity.resources.items() if counts[mask].any())
     other = f" (there are: {', '.join(known[:20]) or 'none'})" if not most else ""
