@@ -17,6 +17,9 @@ from tests.kernel.conftest import Service
 from typer.testing import CliRunner, Result
 
 from perijove.cli.app import app
+from perijove.cli.listing import view
+from perijove.client import AsyncClient
+from perijove.handle import AsyncJob
 
 Command = Callable[..., Result]
 
@@ -129,6 +132,18 @@ def test_new_options_reach_the_spec(perijove: Command) -> None:
     assert (spec["signal"], spec["ports"]) == ({"signal": "USR1", "before": 300.0}, [8888])
     assert spec["retry_on"] == [{"cause": "node", "code": None}, {"cause": "exit", "code": 75}]
     assert spec["gpus"] == {"count": 2, "model": "a100", "memory": 40 << 30}
+
+
+def test_what_a_job_ran_in_is_named_as_its_registry_does() -> None:
+    digest = f"sha256:{'a' * 64}"
+    document = {"id": 1, "name": "fit", "state": "succeeded", "spec": {"image": "r.example/a:1"}}
+    for more, said in (
+        ({}, None),
+        ({"image_digest": digest}, digest),
+        ({"image_digest": "sha256:0", "image_manifest": f"r.example/a@{digest}"}, f"r.example/a@{digest}"),
+    ):
+        job = AsyncJob(AsyncClient("http://127.0.0.1:1", token="x"), {**document, **more})
+        assert dict(view(job, {}, {}, [])).get("image ran") == said
 
 
 def test_usage_and_share(perijove: Command) -> None:
