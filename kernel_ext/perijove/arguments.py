@@ -23,6 +23,7 @@ _EXAMPLES = """\
 examples:
   %%submit --cpus 4 --memory 8G --in X,y --out scores
   %%submit --gpus 1 --time 2h --background
+  %%submit --port 8888 --background
   %%submit --shell --array 1:100%5
   %submit --notebook other.ipynb -p alpha 0.1
 

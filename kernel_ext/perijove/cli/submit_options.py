@@ -128,7 +128,14 @@ Volume = Annotated[
     list[str] | None,
     Option(help="A volume of this site, NAME or NAME:ro, beside the home.", rich_help_panel=FILES),
 ]
-Network = Annotated[str | None, Option(help="none, bridge, user, project or host.", rich_help_panel=FILES)]
+Network = Annotated[
+    str | None,
+    Option(
+        help="none, bridge, user, project or host.",
+        autocompletion=lambda: ["none", "bridge", "user", "project", "host"],
+        rich_help_panel=FILES,
+    ),
+]
 Port = Annotated[
     list[str] | None,
     Option(
@@ -142,6 +149,7 @@ Ipc = Annotated[
     Option(
         metavar="private|host",
         help="host: share memory and semaphores with the node, where granted.",
+        autocompletion=lambda: ["private", "host"],
         rich_help_panel=WHERE,
     ),
 ]
