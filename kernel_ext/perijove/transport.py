@@ -237,17 +237,24 @@ class Transport:
         return UnavailableError(text)
 
     def _raise_for(self, response: httpx.Response) -> None:
-        if response.is_redirect:
-            # A hub sends what it does not know to its login page.
-            raise OperatorError(
-                f"{self.url} is no Perijove service (it answered with {response.status_code});"
-                f" that of a hub is at HUB/services/perijove"
-            )
+        said = response.headers.get("Content-Type", "")
+        # What it does not know a hub sends to its login page, and its proxy answers with a page.
+        if response.is_redirect or (response.status_code == 404 and "json" not in said):
+            raise self._absent(response)
         if response.status_code == 401 and not self.connection.token:
             raise UnauthorizedError(
                 f'no token for {self.url}: set PERIJOVE_TOKEN, or run "perijove login {self.url}"'
             )
         _raise_for(response)
+
+    def _absent(self, response: httpx.Response) -> OperatorError:
+        if self.url.endswith("/services/perijove"):
+            why = "the hub has not started it yet, or is set up without it"
+            return OperatorError(f"no service answers at {self.url} ({response.status_code}): {why}")
+        return OperatorError(
+            f"{self.url} is no Perijove service (it answered with {response.status_code});"
+            f" that of a hub is at HUB/services/perijove"
+        )
 
     def _say(self, method: str, response: httpx.Response, began: float) -> None:
         if self._trace is not None:

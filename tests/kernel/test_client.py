@@ -21,6 +21,7 @@ from perijove.model import (
     InvalidSpecError,
     JobSpec,
     NotFoundError,
+    OperatorError,
     State,
     UnauthorizedError,
     UnavailableError,
@@ -198,6 +199,15 @@ def test_the_client_works_in_a_forked_child(client: perijove.Client, service: Se
 
 
 # faults
+
+
+def test_a_hub_without_the_service_is_said_to_be_one(service: Service) -> None:
+    for path, said in (
+        ("/services/perijove", "the hub has not started it yet"),
+        ("/x", "HUB/services/perijove"),
+    ):
+        with pytest.raises(OperatorError, match=said):
+            perijove.Client(f"{service.url}{path}", service.token).me()
 
 
 def test_a_service_that_is_not_there(home: Path) -> None:
