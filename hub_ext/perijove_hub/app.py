@@ -45,6 +45,7 @@ from perijove_hub.users.watch import Watch
 from perijove_hub.workflows.runs import Runs
 from perijove_spawners.fabric.dask_fabric import DaskFabric
 from perijove_spawners.fabric.port import Fabric
+from perijove_spawners.fabric.refused import news
 from perijove_spawners.fabric.tls import ensure_tls
 
 log = logging.getLogger(__name__)
@@ -187,6 +188,7 @@ def serve(settings: Settings) -> None:
     os.umask(0o077)
     settings.state.mkdir(parents=True, exist_ok=True, mode=0o711)
     fabric = DaskFabric(settings.scheduler, security=ensure_tls(settings.tls, "service"))
+    fabric.refused = news(settings.tls)
     app = create_app(settings, fabric=fabric, identities=identities_of(settings))
     # Whoever watches over the service starts it again, from what is durable.
     app.state.controller.died = partial(os._exit, 1)

@@ -110,10 +110,8 @@ class Ledger:
 
         It may have less than is held: then nothing starts there until enough has been given back.
         """
-        account = self._accounts.get(node.name)
-        if account is None:
-            account = self._accounts[node.name] = _Account(node)
-        account.node = node
+        account = self._accounts.get(node.name) or _Account(node)
+        self._accounts[node.name], account.node = account, node
         account.most_cpu = max(microcores(node.cpus), account.cpu)
         account.most_memory = max(node.memory, account.memory)
         _fill(self.table, account)
@@ -128,6 +126,13 @@ class Ledger:
         account = self._accounts[name]
         account.node = account.node.model_copy(update={"state": state, "reason": reason})
         self.table.mark(account.node)
+
+    def forget(self, name: str) -> None:
+        """A node is none any more. Nothing may be held of it."""
+        assert not self._accounts.pop(name).jobs, f"{name} is held"
+        self.table = NodeTable()
+        for account in self._accounts.values():
+            _fill(self.table, account)
 
     # ---- jobs
 

@@ -43,6 +43,12 @@ class AnyLife(RuleBasedStateMachine):
         if self.ledger.node(name) is not None:
             self.ledger.mark(name, state)
 
+    @rule(name=NAMES)
+    def forget(self, name: str) -> None:
+        if self.ledger.node(name) is not None and not self.ledger.jobs_on(name):
+            self.ledger.forget(name)
+            assert self.ledger.node(name) is None
+
     @rule(
         cpu=st.sampled_from([0.1, 1 / 3, 1, 2]),
         memory=st.integers(4, 2000),

@@ -178,6 +178,7 @@ TABLE: dict[str, Expected] = {
     "GET /nodes": everybody(),
     "POST /nodes/{name}/drain": administrators(of="node"),
     "POST /nodes/{name}/undrain": administrators(of="node"),
+    "POST /nodes/{name}/remove": administrators(409, of="node"),
     "GET /nodes/join-tokens": administrators(),
     "POST /nodes/join-tokens": administrators(409, {"node": "n7"}),
     "DELETE /nodes/join-tokens/{node}": administrators(404),

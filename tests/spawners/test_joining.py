@@ -13,8 +13,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from perijove.model import ForbiddenError, OperatorError
+from perijove_spawners.fabric.refused import REFUSED, accept, news, serials_in, stamp
 from perijove_spawners.fabric.tls import (
     AUTHORITY,
     AUTHORITY_KEY,
@@ -209,3 +212,65 @@ def shake(server: ssl.SSLContext, client: ssl.SSLContext) -> str | None:
                 continue
     assert all(end.getpeercert(binary_form=True) is not None for end in ends)
     return ends[0].version()
+
+
+def test_refused_certificates_open_no_link_and_others_do(tmp_path: Path) -> None:
+    tls, far = tmp_path / "tls", tmp_path / "far"
+    authority = Authority.at(tls)
+    far.mkdir(mode=0o700)
+    for name in ("n1", "n2"):
+        mine = key()
+        write_pair(tls / f"{name}.pem", authority.issue(mine.public_key(), "node", name), mine)
+    ensure_tls(tls, "scheduler")
+    serials = {
+        name: x509.load_pem_x509_certificate((tls / f"{name}.pem").read_bytes()).serial_number
+        for name in ("n1", "n2")
+    }
+    assert shake(listening(tls), context(tls, "n1.pem")) == "TLSv1.3"
+    (far / AUTHORITY).write_bytes((tls / AUTHORITY).read_bytes())
+    assert authority.refuse(tls, [serials["n1"]]) and not authority.refuse(tls, [serials["n1"]])
+    first = news(tls)
+    with pytest.raises(ssl.SSLError, match="revoked"):
+        shake(listening(tls), context(tls, "n1.pem"))
+    assert shake(listening(tls), context(tls, "n2.pem")) == "TLSv1.3"
+    # What another host is told: only by the authority, and never an older list.
+    stranger = Authority.at(tmp_path / "stranger")
+    stranger.refuse(tmp_path / "stranger", [serials["n2"]])
+    assert (
+        not accept(far, news(tmp_path / "stranger")) and not accept(far, b"") and not accept(far, first[:-30])
+    )
+    forged = first.partition(b"-----BEGIN X509 CRL")[0] + stamp(tmp_path / "stranger")
+    assert not accept(far, forged) and not (far / REFUSED).exists()
+    assert accept(far, first) and not accept(far, first)
+    authority.refuse(tls, [serials["n2"]])
+    assert accept(far, news(tls)) and not accept(far, first)
+    assert serials_in(far) == serials_in(tls) == set(serials.values())
+    assert (far / REFUSED).stat().st_mode & 0o777 == 0o600
+
+
+def test_an_authority_of_an_earlier_version_may_refuse_too(tmp_path: Path) -> None:
+    authority = Authority.at(tmp_path)
+    mine, private = key(), authority._key
+    write_pair(tmp_path / "node.pem", authority.issue(mine.public_key(), "node", "n1"), mine)
+    old = authority.certificate
+    usage = dict.fromkeys(("content_commitment", "key_encipherment", "data_encipherment"), False)
+    usage |= dict.fromkeys(("key_agreement", "crl_sign", "encipher_only", "decipher_only"), False)
+    made = x509.CertificateBuilder(old.issuer, old.subject, private.public_key(), 7)
+    made = made.not_valid_before(old.not_valid_before_utc).not_valid_after(old.not_valid_after_utc)
+    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    made = made.add_extension(
+        x509.KeyUsage(digital_signature=True, key_cert_sign=True, **usage), critical=True
+    )
+    made = made.add_extension(x509.SubjectKeyIdentifier.from_public_key(private.public_key()), critical=False)
+    (tmp_path / AUTHORITY).write_bytes(made.sign(private, SHA256()).public_bytes(Encoding.PEM))
+    again = Authority.at(tmp_path)
+    assert again.fingerprint == authority.fingerprint
+    ensure_tls(tmp_path, "scheduler")
+    again.refuse(tmp_path, [12345])
+    assert shake(listening(tmp_path), context(tmp_path, "node.pem")) == "TLSv1.3"
+
+
+def listening(directory: Path) -> ssl.SSLContext:
+    made = ensure_tls(directory, "scheduler").get_listen_args("scheduler")["ssl_context"]
+    assert isinstance(made, ssl.SSLContext)
+    return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import os
 import ssl
@@ -254,3 +255,58 @@ def test_what_is_secret_in_the_services_directory_is_its_own(site: Cluster) -> N
     log = "".join(path.read_text() for path in (site.folder / "log").iterdir())
     assert "PRIVATE KEY" not in log
     assert "pjn_" not in log
+
+
+async def test_a_node_in_the_wrong_hands_is_removed_and_what_it_has_open_ends(site: Cluster) -> None:
+    key = context(site.folder / "n2/tls", "node.pem")
+    n1, scheduler = address_of(site, "n1"), ("127.0.0.1", site.ports["scheduler"])
+    for link in (n1, scheduler):
+        assert await first_bytes(link, key) != b""
+    reader, writer = await asyncio.open_connection(*scheduler, ssl=key)
+    try:
+        await reader.readexactly(8)
+        removed_while_a_job_runs(site)
+        async with asyncio.timeout(PATIENCE):
+            with contextlib.suppress(OSError):
+                while await reader.read(4096):
+                    pass
+    finally:
+        writer.transport.abort()
+    await until(lambda: (site.folder / "n1/tls/refused.pem").exists(), "n1 being told", PATIENCE)
+    await until(lambda: names_up(site) == {"n1"}, "n1 alone being up", PATIENCE)
+    for link in (address_of(site, "n1"), scheduler):
+        assert await first_bytes(link, key) == b""
+    with site.client() as http:
+        spec = {"command": ["true"], "node": "n1", "launcher": "process"}
+        job = http.post("/jobs", json=spec).json()["id"]
+        ended = await until(partial(ending, http, job), f"the end of {job}", PATIENCE)
+        assert ended["state"] == "succeeded", ended
+    back = site.joining("n2b", token_of(site, "n2"), "--name", "n2", "--cpus", "2", "--memory", "4G")
+    await until(lambda: names_up(site) == {"n1", "n2"}, "n2 having joined anew", 120)
+    back.end()
+
+
+def removed_while_a_job_runs(site: Cluster) -> None:
+    with site.client() as http:
+        spec = {"command": ["sleep", "600"], "node": "n2", "launcher": "process"}
+        job = http.post("/jobs", json=spec).json()["id"]
+        wait_until(lambda: http.get(f"/jobs/{job}").json()["state"] == "running", "the job", PATIENCE)
+        assert http.post("/nodes/n2/remove").status_code == 409
+        assert http.post("/nodes/n9/remove").status_code == 404
+        done = http.post("/nodes/n2/remove", json={"force": True})
+        assert (done.status_code, done.json()) == (200, {"node": "n2", "certificates": 1, "jobs": 1})
+        assert http.get(f"/jobs/{job}").json()["reason"]["code"] == "NodeFail"
+        said = http.get("/audit", params={"subject": "node n2", "act": "remove"}).json()["entries"]
+        assert [len(entry["after"]["certificates"]) for entry in said] == [1]
+
+
+def names_up(site: Cluster) -> set[str]:
+    with site.client() as http:
+        return {view["node"]["name"] for view in http.get("/nodes").json() if view["node"]["state"] == "up"}
+
+
+def address_of(site: Cluster, node: str) -> tuple[str, int]:
+    with site.client() as http:
+        known = {view["node"]["name"]: view["node"]["address"] for view in http.get("/nodes").json()}
+    host, _, port = known[node].removeprefix("tls://").rpartition(":")
+    return host, int(port)

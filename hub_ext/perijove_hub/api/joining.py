@@ -143,6 +143,7 @@ async def join(request: Request) -> JoinAnswer:
     await record(request, f"node {asked.node}", "join", f"node {asked.node}", None, said)
     if not await asyncio.to_thread(controller.database.write, partial(joining.use, hash_=hash_, now=now)):
         raise ForbiddenError("this token has been used; have another one made")
+    controller.nodes.gone.discard(asked.node)
     return JoinAnswer(**answer_of(authority, asked.csr, certificate, told))
 
 

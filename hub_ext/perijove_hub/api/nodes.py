@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Connection
 
-from perijove.model import Gpu, Node, NotFoundError
+from perijove.model import ConflictError, Gpu, Node, NodeState, NotFoundError
 from perijove_hub.api.audit import record
 from perijove_hub.api.bodies import json_body, read_model
 from perijove_hub.api.finding import Who, controller_of
 from perijove_hub.identity import Caller
 from perijove_hub.jobs.controller import Controller
+from perijove_hub.store import joining
+from perijove_hub.store.audit import Wanted, entries
+from perijove_spawners.fabric.refused import news
+from perijove_spawners.fabric.tls import Authority
 
 router = APIRouter()
 
@@ -69,6 +78,69 @@ async def undrain(request: Request, caller: Who, name: str) -> NodeView:
     await record(request, caller, "undrain", f"node {name}", _standing(controller, name))
     await controller.undrain(name, caller.name)
     return view_of(controller, name)
+
+
+class Removal(BaseModel):
+    """Whether a node is removed though jobs run there."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    force: bool = False
+    """Jobs there are lost, or start anew elsewhere when they may."""
+
+
+class Removed(BaseModel):
+    """A node that is none any more."""
+
+    node: str
+    certificates: int
+    """How many that it had been given are refused from now on."""
+    jobs: int
+    """How many were lost there."""
+
+
+@router.post("/nodes/{name}/remove", openapi_extra=json_body(Removal))
+async def remove(request: Request, caller: Who, name: str) -> Removed:
+    """Remove a node for good: its certificates are refused and its join tokens void. For administrators.
+
+    409 while jobs are there, unless `force` says to lose them; and for a node that is up with a key of its
+    own making (on the service's host): its agent has to be stopped first.
+    """
+    caller.must_administer("remove nodes")
+    controller = controller_of(request)
+    given = await asyncio.to_thread(controller.database.read, partial(certificates_of, node=name))
+    if not given:  # one that joined may be away since before the service was started
+        _administered(request, caller, name)
+    force = (await read_model(request, Removal, optional=True)).force
+    node, jobs = controller.ledger.node(name), len(controller.ledger.jobs_on(name))
+    if jobs and not force:
+        raise ConflictError(f"{jobs} jobs are on node {name}; drain it, or remove it with force to lose them")
+    if not given and node is not None and node.state is not NodeState.DOWN:
+        text = f"node {name} is up and has a key that was not given to it by joining"
+        raise ConflictError(f"{text}; stop its agent first (perijove drain, then end `perijove node`)")
+    after = {"certificates": [f"{serial:x}" for serial in given], "jobs": jobs}
+    await record(request, caller, "remove", f"node {name}", _standing(controller, name), after)
+    await asyncio.to_thread(controller.database.write, partial(joining.withdraw, node=name))
+    await refuse_certificates(request.app.state.settings.tls, controller, given)
+    lost = await controller.operations.remove(name, caller.name, rejoins=bool(given))
+    await request.app.state.users.node_gone(name)
+    await controller.committed()
+    return Removed(node=name, certificates=len(given), jobs=lost)
+
+
+async def refuse_certificates(tls: Path, controller: Controller, serials: Sequence[int]) -> None:
+    """Have every party of the links refuse these; what whoever holds them has open ends within seconds."""
+    if serials:
+        authority = await asyncio.to_thread(Authority.at, tls)
+        await asyncio.to_thread(authority.refuse, tls, serials)
+        await controller.fabric.refuse(await asyncio.to_thread(news, tls))
+
+
+def certificates_of(connection: Connection, node: str) -> list[int]:
+    """The serial numbers of all certificates that a node was given; the audit log has them for ever."""
+    wanted = Wanted(subject=f"node {node}", act="join", limit=10_000)
+    said = (entry.after for entry in entries(connection, wanted))
+    return [int(one["certificate"], 16) for one in said if isinstance(one, dict) and "certificate" in one]
 
 
 def _standing(controller: Controller, name: str) -> dict[str, str]:

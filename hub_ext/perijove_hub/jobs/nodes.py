@@ -28,6 +28,8 @@ class Nodes:
         self._heard: dict[str, float] = {}
         """When each announced itself last, by the steady clock: the other may be set meanwhile."""
         self.drained: dict[str, str] = {}
+        self.gone: set[str] = set()
+        """Those that were removed and have not joined anew: what they say is not heard."""
 
     def heard(self, reports: Iterable[Report]) -> None:
         """Reports of a node. Those of attempts that are no job's any more are answered with `forget`."""
@@ -48,6 +50,8 @@ class Nodes:
     def announced(self, node: Node) -> None:
         """A node is there. It takes no jobs until it has been asked what it runs."""
         core = self._core
+        if node.name in self.gone:
+            return
         self._heard[node.name] = core.steady()
         before = core.ledger.node(node.name)
         same = before is not None and before.incarnation == node.incarnation

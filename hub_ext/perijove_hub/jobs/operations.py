@@ -7,8 +7,17 @@ import json
 import logging
 from typing import Any
 
-from perijove.model import NodeState, NotFoundError, OperatorError, PerijoveError
+from perijove.model import (
+    ConflictError,
+    NodeState,
+    NotFoundError,
+    OperatorError,
+    Outcome,
+    PerijoveError,
+    ReasonCode,
+)
 from perijove_hub.jobs.core import Core
+from perijove_hub.jobs.events import Ended
 from perijove_hub.jobs.nodes import Nodes
 from perijove_hub.policy.document import Policy, load
 from perijove_hub.policy.registry import create
@@ -86,6 +95,32 @@ class Operations:
             await self._save(DRAINED, json.dumps(drained), by)
             self._nodes.drained = drained
         await self._nodes.reconcile(name)
+
+    async def remove(self, name: str, by: str, *, rejoins: bool) -> int:
+        """Forget a node for good; its jobs, if any, are lost there. How many these were.
+
+        With `rejoins` it comes back only after it has joined anew; else when it announces itself.
+        """
+        core, now = self._core, self._core.clock()
+        lost = core.ledger.jobs_on(name)
+        for job in lost:
+            message = f"node {name} was removed by {by}"
+            core.board.apply(job.id, Ended(Outcome(reason=ReasonCode.NODE_LOST, message=message)), now)
+        core.wake.set()
+        if core.ledger.jobs_on(name):
+            raise ConflictError(f"jobs of node {name} are being changed; try again")
+        if rejoins:
+            self._nodes.gone.add(name)
+        if (node := core.ledger.node(name)) is not None:
+            core.inventory.note(node.model_copy(update={"state": NodeState.DOWN}), now)
+            core.ledger.forget(name)
+            core.board.standing.capacity = sum(one.cpus for one in core.ledger.nodes)
+        if name in self._nodes.drained:
+            async with self._changing:
+                drained = {node: reason for node, reason in self._nodes.drained.items() if node != name}
+                await self._save(DRAINED, json.dumps(drained), by)
+                self._nodes.drained = drained
+        return len(lost)
 
     def _must_be_there(self, name: str) -> None:
         nodes = self._core.ledger.nodes

@@ -123,6 +123,14 @@ def moved_on(person: Person, node: str) -> Person:
     return replace(person, moving=moving.done_by(node))
 
 
+def moved_without(person: Person, node: str) -> Person:
+    """That node will never do it."""
+    moving = person.moving
+    if moving is None or node not in moving.nodes:
+        return person
+    return replace(person, moving=replace(moving, nodes=tuple(one for one in moving.nodes if one != node)))
+
+
 def moved(person: Person) -> Person:
     """The nodes have done it."""
     gone = person.user.state is UserState.REMOVED

@@ -244,6 +244,11 @@ class Users(Known):
         """Note that a node has done with the home what was to be done."""
         return await self.change(name, lambda person: lifecycle.moved_on(person, node))
 
+    async def node_gone(self, node: str) -> None:
+        """No home is waited for on a node that was removed."""
+        for name in [name for name, person in self.people.items() if person.moving is not None]:
+            await self.change(name, lambda person: lifecycle.moved_without(person, node))
+
     async def moved(self, name: str) -> User:
         """Note that all nodes have."""
         return await self.change(name, lifecycle.moved)

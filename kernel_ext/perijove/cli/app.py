@@ -102,6 +102,7 @@ app.add_typer(announcement.announcement, name="announcement", rich_help_panel=_O
 app.add_typer(project.join_token, name="join-token", rich_help_panel=_OPERATE)
 app.command("drain", rich_help_panel=_OPERATE)(governing.drain)
 app.command("undrain", rich_help_panel=_OPERATE)(governing.undrain)
+app.command("remove-node", rich_help_panel=_OPERATE)(governing.remove_node)
 app.add_typer(user.user, name="user", rich_help_panel=_OPERATE)
 app.add_typer(governing.policy, name="policy", rich_help_panel=_OPERATE)
 app.add_typer(governing.reservation, name="reservation", rich_help_panel=_OPERATE)

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -262,3 +263,24 @@ def undrain(
         print_json(found)
     else:
         note(f"{node} takes jobs again")
+
+
+def remove_node(
+    node: Annotated[str, typer.Argument(help="The node, see `perijove nodes`.")],
+    force: Annotated[bool, typer.Option("--force", help="Also while jobs are there; they are lost.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove a node for good: it may not connect any more, whoever has its key (administrators).
+
+    perijove remove-node n7
+
+    perijove remove-node n7 --force
+    """
+    path = f"/nodes/{quote(node, safe='')}/remove"
+    found = talk(lambda client: client.request_json("POST", path, body={"force": force}))
+    if as_json:
+        print_json(found)
+        return
+    note(
+        f"{node} is removed; {found['certificates']} certificates are refused, {found['jobs']} jobs were lost"
+    )

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from perijove.model import Attempt, Node, UnavailableError
 from perijove_spawners.fabric.dask_settings import configure_dask
 from perijove_spawners.fabric.port import ignore
-from perijove_spawners.fabric.worker import OPERATION, RETRY, resource, run_orders, scheduler_address
+from perijove_spawners.fabric.worker import OPERATION, REFUSE, RETRY, resource, run_orders, scheduler_address
 from perijove_spawners.protocol import NODES_TOPIC, REPORTS_TOPIC, Order, Report
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,9 @@ class DaskFabric:
         self.on_node: Callable[[Node], None] = ignore
         self.on_node_lost: Callable[[str], None] = ignore
         self.fence = 0
+        self.refused = b""
+        """What nodes are told when they are met, see :meth:`refuse`."""
+        self._telling: set[asyncio.Task[None]] = set()
         self._scheduler, self._security, self._patience = scheduler, security, patience
         self._client: Client | None = None
         self._addresses: dict[str, str] = {}
@@ -211,7 +214,21 @@ class DaskFabric:
         except ValidationError as error:
             log.error("an announcement that cannot be read: %s", error)
 
+    async def refuse(self, told: bytes) -> None:
+        self.refused = told
+        await asyncio.gather(*(self._tell_refused(address) for address in list(self._addresses.values())))
+
+    async def _tell_refused(self, address: str) -> None:
+        try:
+            await self._ask(address, REFUSE, self.refused)
+        except Exception as error:
+            log.warning("the node at %s was not told which certificates are refused: %s", address, error)
+
     def _met(self, node: Node) -> None:
+        if self.refused and self._addresses.get(node.name) != node.address:
+            task = asyncio.ensure_future(self._tell_refused(node.address))
+            self._telling.add(task)
+            task.add_done_callback(self._telling.discard)
         self._addresses[node.name] = node.address
         self.on_node(node)
 

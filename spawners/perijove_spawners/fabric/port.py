@@ -52,6 +52,12 @@ class Fabric(Protocol):
     def release(self, attempts: Collection[Attempt]) -> None:
         """Forget the messages that carried the orders of these, which have ended or were given up."""
 
+    async def refuse(self, told: bytes) -> None:
+        """Tell all nodes, also those that are met later, which certificates are refused.
+
+        `told` is what :func:`perijove_spawners.fabric.refused.news` says.
+        """
+
 
 class LocalAgent(NodeCalls, Protocol):
     """A node agent in this process: :class:`perijove_spawners.node.agent.NodeAgent` or a simulated one."""
@@ -118,6 +124,9 @@ class DirectFabric:
         agent.on_report = self._reported
         if self._open:
             self.on_node(await agent.describe())
+
+    async def refuse(self, told: bytes) -> None:
+        """There are no links."""
 
     def remove(self, name: str) -> None:
         """A node leaves; what it says from now on does not arrive."""

@@ -18,35 +18,54 @@ from distributed.scheduler import Scheduler
 from distributed.security import Security
 
 from perijove_spawners.fabric.dask_settings import HTTP_ADDRESS, configure_dask
+from perijove_spawners.fabric.refused import stamp
 from perijove_spawners.fabric.tls import ensure_tls
 
 log = logging.getLogger(__name__)
 
+LOOK = 1.0
+"""Seconds between two looks at which certificates are refused."""
+
 
 async def run_scheduler(host: str, port: int, tls: Path, address_file: Path | None = None) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until SIGTERM or SIGINT; begin anew, at the same address, when other certificates are refused.
 
     `port` 0 takes the one in `address_file` when it can, else any. The address is written there.
     """
     configure_dask()
-    security = ensure_tls(tls, "scheduler")
-    known = _known_port(address_file) if port == 0 else 0
-    try:
-        scheduler = await _listening(host, known or port, security)
-    except OSError:
-        if not known:
-            raise
-        scheduler = await _listening(host, 0, security)
-    if address_file:
-        _write(address_file, scheduler.address)
-    log.info("scheduler listens at %s", scheduler.address)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     waiting = asyncio.ensure_future(stop.wait())
-    finished = asyncio.ensure_future(scheduler.finished())
-    await asyncio.wait({waiting, finished}, return_when=asyncio.FIRST_COMPLETED)
-    await scheduler.close(reason="stopped")
+    known = _known_port(address_file) if port == 0 else 0
+    while True:
+        refused = stamp(tls)
+        security = ensure_tls(tls, "scheduler")
+        try:
+            scheduler = await _listening(host, known or port, security)
+        except OSError:
+            if not known:
+                raise
+            scheduler = await _listening(host, 0, security)
+        known = _port_of(scheduler.address)
+        if address_file:
+            _write(address_file, scheduler.address)
+        log.info("scheduler listens at %s", scheduler.address)
+        finished = asyncio.ensure_future(scheduler.finished())
+        renewed = asyncio.ensure_future(changed(tls, refused))
+        await asyncio.wait({waiting, finished, renewed}, return_when=asyncio.FIRST_COMPLETED)
+        anew = renewed.done() and not waiting.done() and not finished.done()
+        renewed.cancel()
+        await scheduler.close(reason="stopped")
+        if not anew:
+            return
+        log.warning("other certificates are refused: all connections are made anew")
+
+
+async def changed(tls: Path, before: bytes) -> None:
+    """Return once other certificates are refused than `before`, which :func:`stamp` told."""
+    while stamp(tls) == before:  # noqa: ASYNC110 - another process writes it
+        await asyncio.sleep(LOOK)
 
 
 async def _listening(host: str, port: int, security: Security) -> Scheduler:
@@ -71,8 +90,11 @@ def read_address(file: Path) -> str | None:
 
 
 def _known_port(file: Path | None) -> int:
-    address = read_address(file) if file else None
-    _, _, port = (address or "").rpartition(":")
+    return _port_of((read_address(file) if file else None) or "")
+
+
+def _port_of(address: str) -> int:
+    _, _, port = address.rpartition(":")
     return int(port) if port.isdecimal() else 0
 
 

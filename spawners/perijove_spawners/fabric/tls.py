@@ -5,6 +5,7 @@ certificate that the authority signed; its key stays in the service's directory 
 
     ca.key, ca.pem     the authority
     service.pem, scheduler.pem, node.pem     a party's certificate and key
+    refused.pem        certificates that are refused (see :mod:`.refused`)
 
 What connects with such a certificate may have any other party run code: Dask knows no roles. So a certificate
 is as good as the host it lies on, which is what a node is trusted with anyway.
@@ -17,7 +18,7 @@ import fcntl
 import os
 import secrets
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -28,6 +29,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from distributed.security import Security
+
+from perijove_spawners.fabric.refused import REFUSED, Checked, serials_in
 
 Party = Literal["service", "scheduler", "node"]
 AUTHORITY, AUTHORITY_KEY = "ca.pem", "ca.key"
@@ -53,6 +56,7 @@ class Authority:
         with _alone(directory):
             if not (directory / AUTHORITY).exists():
                 _make_authority(directory)
+            _let_it_refuse(directory)
         key = serialization.load_pem_private_key((directory / AUTHORITY_KEY).read_bytes(), None)
         assert isinstance(key, ec.EllipticCurvePrivateKey)
         return cls(key, x509.load_pem_x509_certificate((directory / AUTHORITY).read_bytes()))
@@ -91,6 +95,27 @@ class Authority:
             )
             .sign(self._key, hashes.SHA256())
         )
+
+    def refuse(self, directory: Path, serials: Iterable[int]) -> bool:
+        """Refuse these certificates from now on too, also after a restart; whether any was not refused yet.
+
+        Parties learn of it as :mod:`.refused` says.
+        """
+        with _alone(directory):
+            old = serials_in(directory)
+            all_ = sorted(old | set(serials))
+            if len(all_) == len(old):
+                return False
+            now, life = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=365 * AUTHORITY_YEARS)
+            made = x509.CertificateRevocationListBuilder().issuer_name(self.certificate.subject)
+            made = made.last_update(now - SKEW).next_update(now + life)
+            made = made.add_extension(x509.CRLNumber(len(all_)), critical=False)
+            for serial in all_:
+                one = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now)
+                made = made.add_revoked_certificate(one.build())
+            signed = made.sign(self._key, hashes.SHA256())
+            write_secret(directory / REFUSED, signed.public_bytes(serialization.Encoding.PEM))
+        return True
 
     def sign(self, text: bytes) -> bytes:
         """A signature that ``ca.pem`` proves (ECDSA with SHA-256)."""
@@ -148,7 +173,7 @@ def write_secret(path: Path, content: bytes) -> None:
 
 
 def _security(authority: Path, pair: Path) -> Security:
-    return Security(
+    return Checked(  # type: ignore[no-untyped-call]
         require_encryption=True,
         tls_ca_file=str(authority),
         tls_client_cert=str(pair),
@@ -173,8 +198,23 @@ def _make_authority(directory: Path) -> None:
     write_secret(directory / AUTHORITY, certificate.public_bytes(serialization.Encoding.PEM))
 
 
-def _own_certificate(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
-    name = _subject("authority", f"Perijove {secrets.token_hex(4)}")
+def _let_it_refuse(directory: Path) -> None:
+    """Have the authority's certificate allow lists of refused ones; those of earlier versions did not.
+
+    With the same key and name: what it signed before holds as before, and tokens know it by the key.
+    """
+    known = x509.load_pem_x509_certificate((directory / AUTHORITY).read_bytes())
+    usage = known.extensions.get_extension_for_class(x509.KeyUsage).value
+    if usage.crl_sign:
+        return
+    key = serialization.load_pem_private_key((directory / AUTHORITY_KEY).read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    anew = _own_certificate(key, known.subject)
+    write_secret(directory / AUTHORITY, anew.public_bytes(serialization.Encoding.PEM))
+
+
+def _own_certificate(key: ec.EllipticCurvePrivateKey, name: x509.Name | None = None) -> x509.Certificate:
+    name = name or _subject("authority", f"Perijove {secrets.token_hex(4)}")
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     now, life = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=365 * AUTHORITY_YEARS)
     return (
@@ -214,7 +254,7 @@ def _usage(*, signs: bool = False) -> x509.KeyUsage:
         key_encipherment=False,
         data_encipherment=False,
         key_agreement=False,
-        crl_sign=False,
+        crl_sign=signs,
         encipher_only=False,
         decipher_only=False,
     )

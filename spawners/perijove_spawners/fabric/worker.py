@@ -21,7 +21,8 @@ from distributed.worker import Worker, get_worker
 
 from perijove.model import OperatorError, PerijoveError
 from perijove_spawners.fabric.dask_settings import HTTP_ADDRESS
-from perijove_spawners.fabric.scheduler import read_address
+from perijove_spawners.fabric.refused import accept, stamp
+from perijove_spawners.fabric.scheduler import changed, read_address
 from perijove_spawners.launcher import LaunchError
 from perijove_spawners.node.agent import NodeAgent
 from perijove_spawners.protocol import HEARTBEAT, NODES_TOPIC, REPORTS_TOPIC, Order, Report
@@ -53,6 +54,8 @@ CALLS = frozenset(
         "update",
     }
 )
+REFUSE = "refuse"
+"""The call by which a node learns which certificates are refused."""
 SLOTS = 10_000
 """Bundles of orders that may be under way at once; they are coroutines and cost no thread."""
 RETRY = 1.0
@@ -70,8 +73,9 @@ class NodePlugin(WorkerPlugin):
 
     name: ClassVar[str] = "perijove-node"
 
-    def __init__(self, agent: NodeAgent) -> None:
+    def __init__(self, agent: NodeAgent, tls: Path) -> None:
         self.agent = agent
+        self._tls = tls
 
     def setup(self, worker: Worker) -> None:
         worker.handlers[OPERATION] = self.answer
@@ -79,10 +83,12 @@ class NodePlugin(WorkerPlugin):
     async def answer(self, method: str, payload: bytes, fence: int = 0) -> dict[str, Any]:
         """A call from the service. Both ends hold the installation's key, so pickle is safe here."""
         try:
-            if method not in CALLS:
+            if method not in CALLS and method != REFUSE:
                 raise LaunchError(f"a node has no call {method!r}")
             self.agent.meet(fence)
             args, kwargs = pickle.loads(payload)  # noqa: S301
+            if method == REFUSE:
+                return {"result": pickle.dumps(accept(self._tls, *args))}
             return {"result": pickle.dumps(await getattr(self.agent, method)(*args, **kwargs))}
         except PerijoveError as error:
             return {"error": pickle.dumps(error)}
@@ -109,6 +115,7 @@ class DaskNode:
     def __init__(self, agent: NodeAgent, scheduler: str, security: Security, scratch: Path) -> None:
         self.agent = agent
         self._scheduler, self._security, self._scratch = scheduler, security, scratch
+        self._tls = Path(str(security.get_tls_config_for_role("worker")["ca_file"])).parent
         self._worker: Worker | None = None
         agent.on_report = self._report
 
@@ -122,7 +129,7 @@ class DaskNode:
             await asyncio.sleep(RETRY)
 
     async def _serve(self) -> None:
-        address = scheduler_address(self._scheduler)
+        address, refused = scheduler_address(self._scheduler), stamp(self._tls)
         worker = self._make_worker(address)
         try:
             async with asyncio.timeout(_CONNECT):
@@ -133,11 +140,13 @@ class DaskNode:
             # What happened meanwhile could not be said.
             self._report(await self.agent.known())
             beat = asyncio.ensure_future(self._beat(worker))
+            ends = [asyncio.ensure_future(one) for one in (worker.finished(), changed(self._tls, refused))]
             try:
-                await worker.finished()
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                beat.cancel()
-            log.warning("node %s lost its scheduler", self.agent.name)
+                for one in (beat, *ends):
+                    one.cancel()
+            log.warning("node %s lost its scheduler, or other certificates are refused", self.agent.name)
         finally:
             self._worker = None
             with contextlib.suppress(Exception):
@@ -153,7 +162,7 @@ class DaskNode:
             security=self._security,
             nthreads=SLOTS,
             resources={resource(name): 1_000_000},
-            plugins=(NodePlugin(self.agent),),
+            plugins=(NodePlugin(self.agent, self._tls),),
             local_directory=str(self._scratch),
             memory_limit=0,
             dashboard=False,
