@@ -355,12 +355,14 @@ if os.path.exists("gate-{n}"):
 def killed_at(attempts: Attempts, cells: list[Any], gate: int) -> None:
     (attempts.home / f"gate-{gate}").touch()
     process = attempts.start(*cells)
+    reached = attempts.home / f"reached-{gate}"
     try:
-        wait_until((attempts.home / f"reached-{gate}").exists, f"cell {gate}", 120)
+        wait_until(lambda: reached.exists() or process.poll() is not None, f"cell {gate}", 120)
     finally:
         kill_all(attempts.directory)
-        process.communicate()
+        _, log = process.communicate()
         (attempts.home / f"gate-{gate}").unlink()
+    assert reached.exists(), log
 
 
 def steps(attempts: Attempts) -> list[int]:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import nbformat
+from jupyter_client.kernelspec import KernelSpecManager
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine
+from traitlets.config import Config
 
 from perijove.model.quantities import format_duration
 from perijove.runner.directory import JobDirectory
@@ -20,6 +24,8 @@ from perijove.runner.resuming import Resuming
 
 SLOWEST = 3
 """Cells that the log names at the end."""
+LONGEST = 90
+"""Bytes of a folder for sockets, whose paths have at most 107 (unix(7))."""
 DIED = "the kernel died; it may have run out of memory"
 
 
@@ -155,7 +161,23 @@ class ReportingEngine(NBClientEngine):  # type: ignore[misc]
             timeout=execution_timeout,
             # The graceful way leaves a kernel behind for 4 s about once in 15 runs.
             shutdown_kernel="immediate",
+            config=_socket_files(directory, kernel_name),
         ).execute()
+
+
+def _socket_files(directory: JobDirectory, kernel: str) -> Config:
+    """Settings by which the kernel is talked to through socket files.
+
+    Jupyter's way is five TCP ports that are free when they are looked for: on a busy node others have one of
+    them by the time the kernel binds it. Only ipykernel is known to take files.
+    """
+    if not any("ipykernel" in word for word in KernelSpecManager().get_kernel_spec(kernel).argv):
+        return Config()
+    place = directory.path / ".kernel"
+    if len(os.fsencode(place)) > LONGEST:
+        place = Path(tempfile.mkdtemp(prefix="perijove-"))
+    place.mkdir(mode=0o700, exist_ok=True)
+    return Config(KernelManager={"transport": "ipc", "ip": str(place / "ipc")})
 
 
 def _times(cells: Sequence[Any]) -> str:
