@@ -297,6 +297,22 @@ async def test_an_address_that_was_not_checked_identifies_nobody(lab: OwnProvide
     assert not (await log_in(client(lab.issuer))).email_verified
 
 
+async def test_whether_an_address_was_checked_may_stand_in_userinfo_alone(lab: OwnProvider) -> None:
+    lab.claims = lambda claims: {k: v for k, v in claims.items() if k != "email_verified"}
+    for more in ({"username_claim": "email"}, {"email_domains": ["example.org"]}):
+        assert (await log_in(client(lab.issuer, **more))).email_verified
+    lab.userinfo = lambda person: {**person, "email": "boss@example.org"}
+    found = await log_in(client(lab.issuer, username_claim="email"))
+    assert found.username == "boss@example.org", "what was checked is the address that was said with it"
+    lab.userinfo = lambda person: {k: v for k, v in person.items() if k != "email"}
+    with pytest.raises(UnverifiedEmailError):
+        await log_in(client(lab.issuer, username_claim="email"))
+    lab.claims = lambda claims: {k: v for k, v in claims.items() if k != "email"}
+    lab.userinfo = lambda person: {**person, "email_verified": False}
+    with pytest.raises(UnverifiedEmailError):
+        await log_in(client(lab.issuer, username_claim="email"))
+
+
 async def test_only_the_domains_that_may(lab: OwnProvider) -> None:
     assert await log_in(client(lab.issuer, email_domains=["Example.org"]))
     for address in ("ada@evil.org", "ada@example.org.evil.org", "ada@sub.example.org", "example.org"):

@@ -18,7 +18,24 @@ def lacks(profile: Profile, claims: Mapping[str, Any]) -> bool:
     wanted = [profile.username, profile.settings.groups_claim]
     if profile.issuer and "email" in profile.scopes:
         wanted.append(profile.email)
+    if profile.issuer and (profile.username == profile.email or profile.settings.email_domains):
+        # Some say only there whether the address that identifies was checked.
+        wanted.append(profile.settings.email_verified_claim)
     return any(found(claims, name) is None for name in wanted if name)
+
+
+def completed(profile: Profile, claims: Mapping[str, Any], userinfo: Mapping[str, Any]) -> dict[str, Any]:
+    """What an ID token and userinfo say together; of both, the token counts.
+
+    An address and whether it was checked are of one of them: the other may mean another address.
+    """
+    pair = (profile.email, profile.settings.email_verified_claim)
+    if all(found(claims, name) is not None for name in pair):
+        return {**userinfo, **claims}
+    partial = claims if found(userinfo, profile.email) is not None else userinfo
+    heads = {name if name in partial else name.partition(".")[0] for name in pair}
+    kept = {name: value for name, value in partial.items() if name not in heads}
+    return {**userinfo, **kept} if partial is claims else {**kept, **claims}
 
 
 def person(profile: Profile, claims: Mapping[str, Any], session: Session) -> Verified:

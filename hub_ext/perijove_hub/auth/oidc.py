@@ -15,7 +15,7 @@ from joserfc.jwk import Key
 from perijove_hub.auth import exchange
 from perijove_hub.auth.arrivals import Session, Verified
 from perijove_hub.auth.attempt import Attempt
-from perijove_hub.auth.claims import lacks, person
+from perijove_hub.auth.claims import completed, lacks, person
 from perijove_hub.auth.configuration import must_be_https
 from perijove_hub.auth.fetching import Fetcher
 from perijove_hub.auth.id_token import ASYMMETRIC, Expected, UnknownKeyError, check_id_token, public_keys
@@ -149,7 +149,8 @@ class OpenIdProvider:
         self, metadata: Metadata, answer: Mapping[str, Any], claims: dict[str, Any], before: Session
     ) -> Verified:
         if lacks(self.profile, claims) and metadata.userinfo_endpoint:
-            claims = {**await self._userinfo(metadata, answer, claims["sub"]), **claims}
+            userinfo = await self._userinfo(metadata, answer, claims["sub"])
+            claims = completed(self.profile, claims, userinfo)
         refresh, id_token = answer.get("refresh_token"), answer.get("id_token")
         session = Session(
             refresh if isinstance(refresh, str) else before.refresh_token,
