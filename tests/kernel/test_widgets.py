@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import queue
 import re
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
-from jupyter_client.manager import start_new_kernel
+from jupyter_client.manager import KernelManager
 from tests.kernel.conftest import Service
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -77,17 +79,26 @@ class FrontEnd:
         self.client.shell_channel.send(message)
 
 
+@contextmanager
+def front_end_in(home: Path, env: dict[str, str]) -> Iterator[FrontEnd]:
+    """One with a kernel of its own, and the extension in it."""
+    with tempfile.TemporaryDirectory() as sockets:
+        manager = KernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
+        manager.start_kernel(env=env | {"HOME": str(home)}, cwd=str(home))
+        client = manager.blocking_client()
+        client.start_channels()
+        try:
+            client.wait_for_ready(timeout=120)
+            yield FrontEnd(client).run("%load_ext perijove")
+        finally:
+            client.stop_channels()
+            manager.shutdown_kernel(now=True)
+
+
 @pytest.fixture
 def front_end(service: Service, home: Path) -> Iterator[FrontEnd]:
-    manager, client = start_new_kernel(
-        kernel_name="python3", env=service.env | {"HOME": str(home)}, cwd=str(home)
-    )
-    client.control_channel.start()
-    try:
-        yield FrontEnd(client).run("%load_ext perijove")
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
+    with front_end_in(home, service.env) as made:
+        yield made
 
 
 def test_a_job_is_watched_and_killed_by_its_button(front_end: FrontEnd) -> None:

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from jupyter_client.manager import start_new_kernel
 from tests.kernel.conftest import Service
 from tests.kernel.fake_runs import FakeRuns
-from tests.kernel.test_widgets import WIDGET, FrontEnd
+from tests.kernel.test_widgets import WIDGET, FrontEnd, front_end_in
 
 from perijove.model import Run, StepRun
 from perijove.run_display import pages_of, run_bundle, run_html, workflow_bundle
@@ -35,14 +34,8 @@ def runs(fake_service: Service) -> FakeRuns:
 
 @pytest.fixture
 def front_end(fake_service: Service, home: Path) -> Iterator[FrontEnd]:
-    env = fake_service.env | {"HOME": str(home), "JUPYTERHUB_USER": ""}
-    manager, client = start_new_kernel(kernel_name="python3", env=env, cwd=str(home))
-    client.control_channel.start()
-    try:
-        yield FrontEnd(client).run("%load_ext perijove")
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
+    with front_end_in(home, fake_service.env | {"JUPYTERHUB_USER": ""}) as made:
+        yield made
 
 
 def test_a_run_is_watched_paused_and_stays_in_the_notebook(front_end: FrontEnd, runs: FakeRuns) -> None:
