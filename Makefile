@@ -67,16 +67,18 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.proxy
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.lock
 	@touch $@
 
+# A lane for each core, since tests mostly wait; a file's tests stay in one lane and in order.
+LANES = -n logical --maxprocesses $(1) --dist loadfile --no-loadscope-reorder
 # Failed tests (pytest's exit code 1) are run once more, alone, and both runs are in the log: one that passes
 # then failed under load, and is to be mended too. Anything else that went wrong stays wrong.
 unstable = { [ $(1) = 1 ] && echo "make test: what failed is run once more, alone" && \
     $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
 test: $(VENV)/.dev
 	tests/setup
-	$(BIN)/python -m pytest $(ARGS) || $(call unstable,$$?)
+	$(BIN)/python -m pytest $(call LANES,4) $(ARGS) || $(call unstable,$$?)
 
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not engine and not journey and not slow" -n auto --maxprocesses 8 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m "not engine and not journey and not slow" $(call LANES,8) $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
