@@ -16,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from perijove_hub.auth.configuration import LoginSettings
 from perijove_hub.auth.fetches import HEADERS, guard
 from perijove_hub.identity import ACT_AS, ADMIN, LOGIN, READ, SUBMIT
 from perijove_hub.private_files import kept_secret
@@ -70,7 +71,8 @@ def configure(c: Config, options: HubOptions, state: Path) -> None:
     _servers_outlive_the_hub(c)
     _service(c, options, hub)
     _roles(c, options)
-    _login(c, options, state)
+    login = Settings(state=state).login
+    _login(c, options, state, login)
     c.JupyterHub.spawner_class = "perijove"
     c.JupyterHub.allow_named_servers = True
     # A server may wait in Perijove's queue for as long as it takes; that is no load on the hub.
@@ -80,7 +82,7 @@ def configure(c: Config, options: HubOptions, state: Path) -> None:
         "slow_spawn_timeout": 1,
         "headers": dict(HEADERS),
         # It holds the token of forms: pages have that in themselves, and no script needs the cookie.
-        "xsrf_cookie_kwargs": {"httponly": True},
+        "xsrf_cookie_kwargs": {"httponly": True, "secure": login.url.startswith("https://")},
     }
     c.Spawner.default_url = "/lab"
     c.PerijoveSpawner.api_url = f"http://127.0.0.1:{options.service_port}{PREFIX}"
@@ -176,14 +178,13 @@ def host_of(name: str, domain: str, kind: str) -> str:
     return f"u-{hint}--{sha256(name.encode()).hexdigest()[:32]}.{domain}"
 
 
-def _login(c: Config, options: HubOptions, state: Path) -> None:
+def _login(c: Config, options: HubOptions, state: Path, login: LoginSettings) -> None:
     from jupyterhub.handlers.base import BaseHandler
 
     hub = state / "hub"
     guard(BaseHandler)
     c.JupyterHub.authenticator_class = "perijove"
     c.JupyterHub.template_paths = [str(Path(__file__).parent / "auth" / "templates")]
-    login = Settings(state=state).login
     if login.url:
         # What is redirected to and which cookies are Secure follows from it, and not from a request's header.
         c.JupyterHub.public_url = f"{login.url}/"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -126,6 +127,7 @@ def test_an_honest_answer_gets_in(browser: Browser) -> None:
 def test_the_trial_account_gets_in_by_the_form(browser: Browser, site: LoginSite) -> None:
     wrong = browser.form(site.trial.name, "wrong")
     assert wrong.status_code == 403 and "Wrong name or password" in wrong.text
+    assert re.search(r'id="password_input"[^>]*aria-describedby="pj-error" autofocus', wrong.text), wrong.text
     assert browser.name is None
 
 
