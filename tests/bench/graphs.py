@@ -250,7 +250,7 @@ def plan(_peers: Peers, _sizes: list[int]) -> None:
     del steps
     # As the service has it (perijove_hub.app.serve).
     gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
+    gc.set_threshold(50_000, 5, 2000)
     begun = time.process_time()
     workflow = parse_workflow(text)
     read = time.process_time()
