@@ -38,6 +38,8 @@ class Expected:
     """Roles that get another answer than the rest of their kind."""
     seen_by: tuple[str, ...] = ()
     """Roles for whom the object exists, where that is not said by the project it is in."""
+    absent: Mapping[str, int] = field(default_factory=dict)
+    """Roles that get another answer than 404 of what is not there."""
     streams: bool = False
     """It answers for ever; only its beginning is looked at."""
 
@@ -79,6 +81,12 @@ def guests(status: int = 200, body: Any = None, **more: Any) -> Expected:
     """What is done to a guest of a project: by administrators and its lead."""
     seen_by = ("administrator", "lead")
     return Expected(Whose.OBJECT, status, body, of="guest user", seen_by=seen_by, **more)
+
+
+def leads(status: int = 200, body: Any = None) -> Expected:
+    """What is done to a project. Its members see it; who leads another does not."""
+    seen_by = ("administrator", "owner")
+    return Expected(Whose.OBJECT, status, body, of="project", seen_by=seen_by, also={"owner": 403})
 
 
 def everybodys(status: int = 200, body: Any = None, **more: Any) -> Expected:
@@ -152,7 +160,7 @@ TABLE: dict[str, Expected] = {
     "POST /workflows/{number}/release": run(409, of="ended run"),
     "POST /workflows/{number}/pin": run(),
     "POST /workflows/{number}/unpin": run(),
-    "POST /workflows/{number}/resume": run(409, {}, of="ended run", also=NOT_FOR_OTHERS),
+    "POST /workflows/{number}/resume": run(201, {}, of="ended run", also=NOT_FOR_OTHERS),
     "POST /workflows/{number}/rerun": run(201, {}, of="ended run", also=NOT_FOR_OTHERS),
     "GET /workflows/{number}/explain": run(),
     "POST /workflows/explain": everybody(200, WORKFLOW, also=NO_ACCOUNT),
@@ -163,7 +171,7 @@ TABLE: dict[str, Expected] = {
     "GET /workflows/{number}/crate": run(of="ended run"),
     # secrets
     "GET /secrets": everybody(),
-    "PUT /secrets/{name}": everybody(200, "s3cret"),
+    "PUT /secrets/{name}": everybody(200, "s3cret", of="secret"),
     "DELETE /secrets/{name}": own(204, of="secret"),
     "POST /secrets/rotate": administrators(),
     "GET /registries": everybody(),
@@ -176,7 +184,7 @@ TABLE: dict[str, Expected] = {
     "GET /share": everybody(),
     "GET /projects": everybody(),
     "GET /nodes": everybody(),
-    "POST /nodes/{name}/drain": administrators(of="node"),
+    "POST /nodes/{name}/drain": administrators(200, {}, of="node"),
     "POST /nodes/{name}/undrain": administrators(of="node"),
     "POST /nodes/{name}/remove": administrators(409, of="node"),
     "GET /nodes/join-tokens": administrators(),
@@ -192,7 +200,7 @@ TABLE: dict[str, Expected] = {
     "DELETE /reservations/{name}": administrators(204, of="reservation"),
     "GET /maintenance": everybody(),
     "PUT /maintenance": administrators(200, {"on": False}),
-    "GET /audit": administrators(),
+    "GET /audit": administrators(also={"lead": 200}),  # what was done to their project
     "GET /announcements": everybody(),
     "POST /announcements": administrators(201, {"text": "hello"}),
     "DELETE /announcements/{number}": administrators(204, of="announcement"),
@@ -211,10 +219,10 @@ TABLE: dict[str, Expected] = {
     # projects
     "PUT /projects/{name}": administrators(200, {"members": ["alice"]}, of="project"),
     "DELETE /projects/{name}": administrators(204, of="project"),
-    "POST /projects/{name}/members": administrators(200, {"user": "bob"}, of="project"),
-    "DELETE /projects/{name}/members/{user}": administrators(200, of="project"),
-    "PUT /projects/{name}/member-limits": administrators(200, {}, of="project"),
-    "PUT /projects/{name}/members/{user}/limits": administrators(200, {}, of="project"),
+    "POST /projects/{name}/members": leads(200, {"user": "bob"}),
+    "DELETE /projects/{name}/members/{user}": leads(200),
+    "PUT /projects/{name}/member-limits": leads(200, {}),
+    "PUT /projects/{name}/members/{user}/limits": leads(200, {}),
     "PUT /users/{name}/limits": administrators(200, {}, of="user"),
     # people
     "GET /users": everybody(),
@@ -229,7 +237,7 @@ TABLE: dict[str, Expected] = {
     "POST /users/{name}/remove": administrators(200, of="guest user"),
     "POST /users/{name}/release": administrators(409, of="guest user"),
     "POST /users/{name}/link": administrators(200, {"provider": "x", "subject": "{new}"}, of="guest user"),
-    "POST /users/{name}/unlink": administrators(404, {"provider": "x", "subject": "y"}, of="guest user"),
+    "POST /users/{name}/unlink": administrators(409, {"provider": "x", "subject": "y"}, of="guest user"),
     "GET /invitations": everybody(),
     "POST /invitations": administrators(201, {"project": "lab"}, also={"lead": 201}),
     "DELETE /invitations/{number}": Expected(
@@ -237,7 +245,7 @@ TABLE: dict[str, Expected] = {
     ),
     "POST /arrivals": login(200, {"provider": "local", "subject": "x", "username": "newcomer"}),
     "GET /users/{name}/standing": login(of="user", also={"administrator": 200}),
-    "GET /users/{name}/keys": own(of="user", also={"act-as": 200}),
+    "GET /users/{name}/keys": own(of="user", also={"act-as": 200}, absent={"act-as": 200}),
     "POST /tokens": everybody(201, {"name": "laptop"}, also=NO_PERSON),
     "GET /tokens": everybody(),
     "DELETE /tokens/{number}": own(204, of="token", also={"administrator": 204}),
@@ -248,19 +256,3 @@ TABLE: dict[str, Expected] = {
     "POST /device/token": everybodys(400),
     "POST /device/revocation": everybodys(),
 }
-
-BEGINNINGS = ("/jobs", "/archive", "/files", "/announcements", "/images", "/runenvs")
-COMPARED = tuple(
-    operation
-    for operation in TABLE
-    if operation.partition(" ")[2].startswith(
-        ("/jobs", "/archive", "/files", "/announcements", "/images", "/runenvs")
-    )
-    or operation in {"GET /secrets", "PUT /secrets/{name}", "GET /projects", "PUT /projects/{name}"}
-    or (
-        operation.startswith("GET /workflows")
-        and TABLE[operation].of == "run"
-        and not TABLE[operation].streams
-    )
-)
-"""Operations whose answer to each role is compared; of all it is looked at what who may not be here gets."""

@@ -207,9 +207,11 @@ class Stand:
         pieces: list[bytes] = []
         enough = asyncio.Event()
 
+        unread = [{"type": "http.request", "body": b"", "more_body": False}]
+
         async def receive() -> dict[str, Any]:
-            if not begun.done():
-                return {"type": "http.request", "body": b"", "more_body": False}
+            if unread:
+                return unread.pop()
             await enough.wait()
             return {"type": "http.disconnect"}
 
@@ -268,7 +270,7 @@ class Stand:
 
     async def run_with_output(self, project: str | None) -> dict[str, str]:
         """A run of alice's that has ended; its step ``a`` left a file ``x``."""
-        step = {"command": ["done"], "outputs": {"x": "x"}}
+        step = {"command": ["done"], "outputs": {"x": "file:x"}}
         title = f"{SECRET}-{secrets.token_hex(4)}"
         body = {"workflow": {"name": title, "steps": {"a": step}}, "project": project, "cache": "off"}
         self.node.outputs.clear()

@@ -13,7 +13,7 @@ import asyncio
 import os
 import re
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any
 
 import pytest
@@ -89,12 +89,25 @@ def there(service: Served) -> dict[str, dict[str, str]]:
     return kinds
 
 
+MALFORMED = [
+    b"",
+    b"\xff\xfe",
+    b"{",
+    b"[" * 60_000,
+    b'{"command": NaN}',
+    b"null",
+    b'{"name": "\\ud800"}',
+    b'{"command": ["true"], "name": "\\u0000", "time_limit": 1e999}',
+]
+ODD = ["%00", "%ff", "%2e%2e", "..%2f..", "1_1", str(2**70), "-1", "%F0%9F%90%8D" * 50]
+
+
 def part_of(schema: Any, operation: str) -> Any:
     method, _, path = operation.partition(" ")
     return schema[f"/api/v1{path}"][method]
 
 
-def bounds(schema: Any, part: Any) -> list[Case]:
+def bounds(schema: Any, part: Any) -> list[Case[Any]]:
     """Requests at the bounds of what the document allows, and just beyond."""
     made = (
         schema.iter_coverage_cases(part, generation_modes=[mode], generation_config=schema.config.generation)
@@ -103,9 +116,9 @@ def bounds(schema: Any, part: Any) -> list[Case]:
     return [case for cases in made for case in islice(cases, 5 * EXAMPLES)]
 
 
-def made_up(part: Any) -> list[Case]:
+def made_up(part: Any) -> list[Case[Any]]:
     """Requests of all sorts, right and wrong."""
-    found: list[Case] = []
+    found: list[Case[Any]] = []
     for mode in GenerationMode:
 
         @hypothesis_settings(
@@ -117,7 +130,7 @@ def made_up(part: Any) -> list[Case]:
             suppress_health_check=list(HealthCheck),
         )
         @given(part.as_strategy(generation_mode=mode))
-        def gather(case: Case) -> None:
+        def gather(case: Case[Any]) -> None:
             found.append(case)
 
         try:
@@ -168,6 +181,21 @@ def test_whatever_is_sent_is_answered_as_documented(
         case.validate_response(answer, checks=CHECKS)
         if role == "other":
             assert SECRET not in answer.text
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_what_no_document_allows_is_refused(
+    operation: str, service: Served, schema: Any, sessions: dict[str, requests.Session]
+) -> None:
+    """Bodies that are none, and names that mean something to a file system or a database."""
+    method, _, path = operation.partition(" ")
+    part = part_of(schema, operation)
+    bodies = MALFORMED if part.body else [None]
+    words = ODD if "{" in path else [""]
+    for body, word in zip_longest(bodies, words):
+        url = service.address + "/api/v1" + re.sub(r"\{\w+\}", word or "1", path)
+        answer = sessions["administrator"].request(method, url, data=body, timeout=TIMEOUT)
+        assert answer.status_code < 500, (url, body, answer.text)
 
 
 def test_what_cannot_be_done_with_a_resource_is_answered_405(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -26,8 +26,11 @@ from perijove_hub.headers import DATA
 log = logging.getLogger(__name__)
 
 
-def install(app: FastAPI) -> None:
-    """Make `app` answer every error as a problem document."""
+def install(app: FastAPI, methods_of: Callable[[str], list[str]]) -> None:
+    """Make `app` answer every error as a problem document.
+
+    `methods_of` says what may be done with what is at a path; none for a path that is not its to say.
+    """
 
     async def perijove(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, PerijoveError)
@@ -41,12 +44,16 @@ def install(app: FastAPI) -> None:
         ]
         return _answer(InvalidSpecError(errors=found))
 
-    async def http(_request: Request, error: Exception) -> JSONResponse:
+    async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
+        headers = dict(error.headers or {})
+        if error.status_code == 405 and (methods := methods_of(request.url.path)):
+            # The framework knows those of one route only (RFC 9110, section 15.5.6).
+            headers["Allow"] = ", ".join(methods)
         known: PerijoveError = (
             NotFoundError("there is nothing here") if error.status_code == 404 else UserError(error.detail)
         )
-        return _answer(known, status=error.status_code, headers=error.headers)
+        return _answer(known, status=error.status_code, headers=headers)
 
     async def system(request: Request, error: Exception) -> JSONResponse:
         if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:

@@ -1,5 +1,7 @@
 """All parts of the REST interface, in the order of its page."""
 
+from fastapi.routing import APIRoute
+
 from perijove_hub.api import (
     actions,
     announcements,
@@ -65,3 +67,9 @@ PARTS = (
     site.public,
 )
 """What the application answers under ``/api/v1``."""
+
+
+def methods_at(path: str) -> list[str]:
+    """The methods of the resource at `path`, which is what follows ``/api/v1``."""
+    routes = (route for part in PARTS for route in part.routes if isinstance(route, APIRoute))
+    return sorted({method for route in routes if route.path_regex.match(path) for method in route.methods or ()})
