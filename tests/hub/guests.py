@@ -38,6 +38,7 @@ class Site:
     """A running service, asked in several names, and its node."""
 
     def __init__(self, app: Any, there: Sequence[SimulatedNode]) -> None:
+        self.app = app
         self.users: Users = app.state.users
         self.watch: Watch = app.state.watch
         self.controller, self.node = app.state.controller, there[0]

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from fastapi import HTTPException, Request
 from pydantic import BaseModel, ValidationError
 
-from perijove.model import FieldError, InvalidSpecError, TooLargeError, format_size
+from perijove.model import InvalidSpecError, TooLargeError, format_size
+from perijove.model.validation import field_errors
 
 PATIENCE = 30.0
 """Seconds that a client may take over the next piece."""
@@ -56,13 +57,7 @@ async def read_model(
     try:
         return model.model_validate_json(b"{}" if optional and not body else body)
     except ValidationError as error:
-        found = [
-            FieldError(
-                ".".join(map(str, e["loc"])), str(e["input"])[:80], e["msg"].removeprefix("Value error, ")
-            )
-            for e in error.errors(include_url=False)[:20]
-        ]
-        raise InvalidSpecError(errors=found) from None
+        raise InvalidSpecError(errors=field_errors(error, model)) from None
 
 
 def json_body(model: type[BaseModel], *, optional: bool = False) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from perijove.model.values import MAX_ID
 from perijove_hub.api.arrivals import users_of
 from perijove_hub.api.audit import record
 from perijove_hub.api.bodies import json_body, read_model
-from perijove_hub.api.finding import Who, controller_of
+from perijove_hub.api.finding import Who, controller_of, public_url
 from perijove_hub.api.users import Moment, TermsBody, checked
 from perijove_hub.identity import Caller
 
@@ -44,10 +44,7 @@ def _sees(caller: Caller, one: Invitation) -> bool:
 
 @router.post("/invitations", status_code=201, openapi_extra=json_body(NewInvitation))
 async def invite(request: Request, caller: Who) -> Invitation:
-    """Invite somebody; the answer alone has the code. For administrators, and leads to their projects.
-
-    The link to send is ``HUB/hub/invitation?code=CODE``.
-    """
+    """Invite somebody; the answer alone has the link. For administrators, and leads to their projects."""
     body = await read_model(request, NewInvitation)
     if not caller.admin and (body.project is None or body.project not in caller.leads):
         raise ForbiddenError("only an administrator, or a lead of the project, may invite guests")
@@ -70,7 +67,9 @@ async def invite(request: Request, caller: Who) -> Invitation:
     await record(
         request, caller, "invite", f"guest {body.email or 'with a link'}", after=said, project=body.project
     )
-    return await users_of(request).invite(new)
+    made = await users_of(request).invite(new)
+    hub = public_url(request).removesuffix(request.app.state.settings.prefix)
+    return made.model_copy(update={"link": f"{hub}/hub/invitation?code={made.code}"})
 
 
 @router.delete("/invitations/{number}", status_code=204)

@@ -13,7 +13,6 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from perijove.model import (
-    FieldError,
     InvalidSpecError,
     NotFoundError,
     OperatorError,
@@ -21,6 +20,7 @@ from perijove.model import (
     UnavailableError,
     UserError,
 )
+from perijove.model.validation import errors_of
 from perijove_hub.headers import DATA
 
 log = logging.getLogger(__name__)
@@ -38,10 +38,7 @@ def install(app: FastAPI, methods_of: Callable[[str], list[str]]) -> None:
 
     async def invalid(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        found = [
-            FieldError(".".join(str(part) for part in e["loc"][1:]), str(e["input"])[:80], said(e["msg"]))
-            for e in error.errors()
-        ]
+        found = errors_of([{**one, "loc": one["loc"][1:]} for one in error.errors()])
         return _answer(InvalidSpecError(errors=found))
 
     async def http(request: Request, error: Exception) -> JSONResponse:
@@ -69,11 +66,6 @@ def install(app: FastAPI, methods_of: Callable[[str], list[str]]) -> None:
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(OSError, system)
     app.add_exception_handler(Exception, unforeseen)
-
-
-def said(message: str) -> str:
-    """A message of pydantic without its own words before ours."""
-    return message.removeprefix("Value error, ")
 
 
 def _answer(

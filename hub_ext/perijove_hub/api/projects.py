@@ -29,6 +29,8 @@ class ProjectPart(BaseModel):
 
     name: str
     project: dict[str, Any]
+    made: bool = False
+    """It was not there before."""
 
 
 class UserLimits(BaseModel):
@@ -57,13 +59,14 @@ async def set_project(request: Request, caller: Who, name: str) -> ProjectPart:
     """
     caller.must_administer("change projects")
     given = await _object(request)
+    made = name not in policy_of(controller_of(request)).projects
 
     def put(content: Part) -> None:
         project = content.setdefault("projects", {}).setdefault(name, {}) or {}
         merged = {**project, **given}
         content["projects"][name] = {key: value for key, value in merged.items() if value is not None}
 
-    return await _change(request, caller, name, put)
+    return (await _change(request, caller, name, put)).model_copy(update={"made": made})
 
 
 @router.delete("/projects/{name}", status_code=204)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pydantic import field_validator
 
@@ -50,26 +50,27 @@ def wrong_path(path: str) -> str:
 
 def wrong_source(path: str) -> str:
     """Why a path cannot be shown to jobs."""
-    if said := wrong_path(path):
-        return said
-    plain = "/" + posixpath.normpath(path).lstrip("/")
-    if plain == "/":
-        return "the whole of a node is no volume"
-    if top := next((top for top in SYSTEM_SOURCES if lies_in(plain, top)), None):
-        return f"nothing of {top} of a node is a volume"
-    return ""
+    whole, of_system = "the whole of a node is no volume", "nothing of {} of a node is a volume"
+    return _wrong(path, SYSTEM_SOURCES, lies_in, whole, of_system)
 
 
 def wrong_target(path: str) -> str:
     """Why a volume cannot be seen there."""
+    whole = "a volume cannot be seen in place of all there is"
+    return _wrong(
+        path, SYSTEM_TARGETS, overlap, whole, "would take the place of {}; use another folder, as /data"
+    )
+
+
+def _wrong(
+    path: str, tops: Iterable[str], touches: Callable[[str, str], bool], whole: str, of_system: str
+) -> str:
     if said := wrong_path(path):
         return said
     plain = "/" + posixpath.normpath(path).lstrip("/")
     if plain == "/":
-        return "a volume cannot be seen in place of all there is"
-    if top := next((top for top in SYSTEM_TARGETS if overlap(plain, top)), None):
-        return f"would take the place of {top}; use another folder, as /data"
-    return ""
+        return whole
+    return next((of_system.format(top) for top in tops if touches(plain, top)), "")
 
 
 class VolumeEntry(Audience):

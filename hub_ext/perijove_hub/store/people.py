@@ -100,7 +100,7 @@ def invitations(connection: Connection) -> list[tuple[str, Invitation]]:
 def add_invitation(connection: Connection, hashed: str, one: Invitation) -> Invitation:
     """Keep a new invitation, under the next free number."""
     number = (connection.execute(select(func.max(invitation.c.id))).scalar() or 0) + 1
-    detail = one.model_dump(mode="json", exclude={"id", "expires", "used_by", "code"})
+    detail = one.model_dump(mode="json", exclude={"id", "expires", "used_by", "code", "link"})
     row = {"id": number, "hash": hashed, "expires": one.expires, "used_by": None, "detail": detail}
     connection.execute(insert(invitation), row)
     return one.model_copy(update={"id": number})

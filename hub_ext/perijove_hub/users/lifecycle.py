@@ -40,9 +40,14 @@ class Terms:
     project: str | None = None
 
 
+def must_wait(person: Person) -> None:
+    """Raise unless they can be activated."""
+    _must_be(person, "activated", UserState.WAITING)
+
+
 def activated(person: Person, place: Place, terms: Terms, by: str, now: float) -> Person:
     """They may come in from now on."""
-    _must_be(person, "activated", UserState.WAITING)
+    must_wait(person)
     user = person.user
     where: dict[str, Any] = {"number": place.number, "account": place.account, "home": place.home}
     return extended_to(person, terms, now).changed(

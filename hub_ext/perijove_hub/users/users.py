@@ -125,6 +125,7 @@ class Users(Known):
 
     def _activated(self, person: Person, terms: Terms, by: str, now: float) -> Person:
         """`person` with an account and a home; :class:`ConflictError` when there is none left."""
+        lifecycle.must_wait(person)
         guests, user = self.settings.guests, person.user
         if not person.guest:
             place = Place() if self.has_account(user.name) else self._numbered(user)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -25,21 +26,17 @@ def images(as_json: AsJson = False) -> None:
 
     perijove images
     """
-    found = talk(lambda client: client.images())
-    if as_json:
-        print_json(found)
-        return
-    rows = [
-        [
-            f"{row['name'] or row['image']}{' *' if row['default'] else ''}",
-            row["image"] if row["name"] else "",
-            row.get("description") or "",
-            _audience(row),
-            ",".join(row["nodes"]) or "-",
-        ]
-        for row in found
+    _list(talk(lambda client: client.images()), as_json, "NAME IMAGE DESCRIPTION FOR ON_NODES", _image)
+
+
+def _image(row: dict[str, Any]) -> list[str]:
+    return [
+        f"{row['name'] or row['image']}{' *' if row['default'] else ''}",
+        row["image"] if row["name"] else "",
+        row.get("description") or "",
+        _audience(row),
+        ",".join(row["nodes"]) or "-",
     ]
-    _table(["NAME", "IMAGE", "DESCRIPTION", "FOR", "ON NODES"], rows)
 
 
 def runenvs(as_json: AsJson = False) -> None:
@@ -47,21 +44,17 @@ def runenvs(as_json: AsJson = False) -> None:
 
     perijove runenvs
     """
-    found = talk(lambda client: client.runenvs())
-    if as_json:
-        print_json(found)
-        return
-    rows = [
-        [
-            "-".join(row["runenv"]),
-            " ".join("-".join(feature) for feature in row["features"]),
-            row["os"],
-            row.get("image") or "",
-            row.get("node") or "any",
-        ]
-        for row in found
+    _list(talk(lambda client: client.runenvs()), as_json, "RUNENV FEATURES OS IMAGE NODE", _runenv)
+
+
+def _runenv(row: dict[str, Any]) -> list[str]:
+    return [
+        "-".join(row["runenv"]),
+        " ".join("-".join(feature) for feature in row["features"]),
+        row["os"],
+        row.get("image") or "",
+        row.get("node") or "any",
     ]
-    _table(["RUNENV", "FEATURES", "OS", "IMAGE", "NODE"], rows)
 
 
 def volumes(as_json: AsJson = False) -> None:
@@ -69,26 +62,29 @@ def volumes(as_json: AsJson = False) -> None:
 
     perijove volumes
     """
-    found = talk(lambda client: client.volumes())
+    _list(talk(lambda client: client.volumes()), as_json, "NAME SEEN_AT MODE DESCRIPTION SOURCE FOR", _volume)
+
+
+def _volume(row: dict[str, Any]) -> list[str]:
+    return [
+        row["name"],
+        row.get("target") or "your home",
+        "ro" if row["read_only"] else "rw",
+        row.get("description") or "",
+        row.get("source") or "",
+        _audience(row),
+    ]
+
+
+def _list(
+    found: list[dict[str, Any]], as_json: bool, columns: str, words: Callable[[dict[str, Any]], list[str]]
+) -> None:
+    """A table without the columns in which nothing stands; of `columns` each _ is a space."""
     if as_json:
         print_json(found)
         return
-    rows = [
-        [
-            row["name"],
-            row.get("target") or "your home",
-            "ro" if row["read_only"] else "rw",
-            row.get("description") or "",
-            row.get("source") or "",
-            _audience(row),
-        ]
-        for row in found
-    ]
-    _table(["NAME", "SEEN AT", "MODE", "DESCRIPTION", "SOURCE", "FOR"], rows)
-
-
-def _table(titles: list[str], rows: list[list[Any]]) -> None:
-    """A table without the columns in which nothing stands."""
+    titles = [title.replace("_", " ") for title in columns.split()]
+    rows = [words(row) for row in found]
     shown = [i for i in range(len(titles)) if i == 0 or any(row[i] for row in rows)]
     print_table(
         [titles[i] for i in shown],

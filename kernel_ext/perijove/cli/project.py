@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -32,8 +33,12 @@ Description = Annotated[str | None, typer.Option(help="What it is for.")]
 Lead = Annotated[bool, typer.Option("--lead", help="As one who leads it (administrators).")]
 
 
-def _limits(**given: Any) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if value is not None}
+LIMITS = ("cpus", "memory", "gpus", "running", "pending", "cpu_hours", "gpu_hours")
+"""Options that are limits of the policy."""
+
+
+def _limits(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: given[name] for name in LIMITS if given.get(name) is not None}
 
 
 @project.command("add")
@@ -56,15 +61,7 @@ def set_project(
 
     perijove project set genomics --cpus 128
     """
-    limits = _limits(
-        cpus=cpus,
-        memory=memory,
-        gpus=gpus,
-        running=running,
-        pending=pending,
-        cpu_hours=cpu_hours,
-        gpu_hours=gpu_hours,
-    )
+    limits = _limits(locals())
     body: dict[str, Any] = {} if description is None else {"description": description}
     body |= {"limits": limits} if limits else {}
     _done("PUT", f"/projects/{_quoted(name)}", body, as_json)
@@ -116,9 +113,7 @@ def limit_members(
 
     perijove project limit genomics --member ada --cpus 32 --gpus 2
     """
-    limits = _limits(
-        cpus=cpus, memory=memory, gpus=gpus, running=running, cpu_hours=cpu_hours, gpu_hours=gpu_hours
-    )
+    limits = _limits(locals())
     place = f"/projects/{_quoted(name)}"
     place += f"/members/{_quoted(member)}/limits" if member is not None else "/member-limits"
     _done("PUT", place, limits, as_json)
@@ -140,15 +135,7 @@ def quota(
 
     perijove quota ada --cpus 32 --memory 128G --running 50
     """
-    limits = _limits(
-        cpus=cpus,
-        memory=memory,
-        gpus=gpus,
-        running=running,
-        pending=pending,
-        cpu_hours=cpu_hours,
-        gpu_hours=gpu_hours,
-    )
+    limits = _limits(locals())
     if bool(limits) == none:
         raise UserError("give limits, as --cpus 32, or --none")
     _done("PUT", f"/users/{_quoted(user)}/limits", limits, as_json)
@@ -200,7 +187,8 @@ def _done(method: str, place: str, body: Any, as_json: bool) -> None:
     if as_json:
         print_json(found)
     else:
-        note(f"{found['name']} is changed; `perijove audit` says how")
+        done = "is a project now" if found.get("made") else "is changed; `perijove audit` says how"
+        note(f"{found['name']} {done}")
 
 
 def _quoted(name: str) -> str:

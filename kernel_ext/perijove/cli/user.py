@@ -264,7 +264,7 @@ def invite(
     until: Annotated[str | None, typer.Option("--until", help="How long the link works: 14d.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Invite a guest; prints the code of the link once.
+    """Invite a guest; prints the link to send, once.
 
     perijove user invite --project moon --email dave@example.org --expires 90d --cpu 100h
     """
@@ -275,8 +275,8 @@ def invite(
     if as_json:
         print_json(found)
         return
-    note(f"invitation {found['id']}, until {clock(found['expires'])}; the link: HUB/hub/invitation?code=CODE")
-    typer.echo(found["code"])
+    note(f"invitation {found['id']}, until {clock(found['expires'])}; send this link, it works once:")
+    typer.echo(found["link"])
 
 
 @user.command("invitations")

@@ -92,6 +92,8 @@ class Invitation(Record):
     used_by: str | None = None
     code: str | None = None
     """Only in the answer that made it."""
+    link: str | None = None
+    """Likewise: to be sent to the guest."""
 
 
 class Scope(StrEnum):

@@ -118,7 +118,11 @@ def _once(errors: list[FieldError], data: Any) -> list[FieldError]:
 
 def field_errors(error: ValidationError, model: type[BaseModel] = JobSpec) -> list[FieldError]:
     """What is wrong with a spec, a list of specs or another `model`, at most :data:`MAX_ERRORS` errors."""
-    details = error.errors(include_url=False)
+    return errors_of(error.errors(include_url=False), model)
+
+
+def errors_of(details: Sequence[Any], model: type[BaseModel] = JobSpec) -> list[FieldError]:
+    """The same, of what pydantic said."""
     found = [_field_error(detail, model) for detail in details[:MAX_ERRORS]]
     if len(details) > MAX_ERRORS:
         found.append(FieldError("", "", f"and {len(details) - MAX_ERRORS} more errors"))
