@@ -29,7 +29,7 @@ def test_a_source_that_a_user_could_replace_by_a_link_is_not_mounted(
     source = home / "data"
     source.mkdir(parents=True)
     os.chown(home, STRANGER, STRANGER)
-    with pytest.raises(MountError, match="volume data .* node n1: a directory belongs to a user") as caught:
+    with pytest.raises(MountError, match=r"volume data .* node n1: a directory belongs to a user") as caught:
         mounts.resolve([Mount(str(source), "/data", name="data")], "n1")
     assert str(home) not in str(caught.value)
     assert str(home) in caplog.text
