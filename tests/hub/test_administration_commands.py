@@ -118,8 +118,8 @@ def test_users_from_their_invitation_to_their_removal(perijove: Command, served:
     assert "2G" not in perijove("user", "show", "gina").stdout
     refused(perijove, "only an administrator may", "user", "sign-out", "gina", by="lena")
     refused(perijove, "there is no user gina", "user", "show", "gina", by="sam")
-    words = ("user", "promote", "gina", "--account", "root")
-    refused(perijove, "must be the system account of a person", *words)
+    promoting = ("user", "promote", "gina", "--account", "root")
+    refused(perijove, "must be the system account of a person", *promoting)
     assert told(perijove, "user", "promote", "gina")["kind"] == "member"
     refused(perijove, "gina is a member already", "user", "promote", "gina")
     refused(perijove, "holds no account", "user", "release", "eve")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import Field
 
 from perijove.model import FieldError, ForbiddenError, InvalidSpecError, Invitation, NotFoundError
-from perijove.model.values import MAX_ID
+from perijove.model.values import MAX_ID, Line
 from perijove_hub.api.arrivals import users_of
 from perijove_hub.api.audit import record
 from perijove_hub.api.bodies import json_body, read_model
@@ -25,7 +22,7 @@ USUAL = 14 * 86400.0
 class NewInvitation(TermsBody):
     """Whom to invite, and to what; ``expires`` is when the guest's account ends."""
 
-    email: Annotated[str, Field(max_length=255)] = ""
+    email: Line = ""
     """Only who logs in with this address, verified, comes in, and at once; else they wait to be activated."""
     until: Moment = None
     """When the invitation can be used no more; by default after 14 days."""

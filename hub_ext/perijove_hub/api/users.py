@@ -20,7 +20,7 @@ from perijove.model import (
     UserKind,
     UserState,
 )
-from perijove.model.values import Title
+from perijove.model.values import LINE, Line, Title
 from perijove_hub.api.arrivals import users_of
 from perijove_hub.api.audit import record
 from perijove_hub.api.bodies import json_body, read_model
@@ -61,7 +61,7 @@ class NewUser(TermsBody):
     name: Annotated[str, Field(max_length=32)]
     kind: UserKind = UserKind.MEMBER
     number: Annotated[int | None, Field(ge=1, le=9999)] = None
-    email: Annotated[str, Field(max_length=255)] = ""
+    email: Line = ""
     full_name: Title = ""
     identities: Annotated[list[LinkedIdentity], Field(max_length=20)] = []
 
@@ -88,9 +88,9 @@ class RemoveBody(_Body):
 class LoginBody(_Body):
     """A login of a provider."""
 
-    provider: Annotated[str, Field(min_length=1, max_length=64)]
-    subject: Annotated[str, Field(min_length=1, max_length=255)]
-    email: Annotated[str, Field(max_length=255)] = ""
+    provider: Annotated[str, Field(min_length=1, max_length=64, pattern=LINE)]
+    subject: Annotated[Line, Field(min_length=1)]
+    email: Line = ""
 
 
 # ---- who there is

@@ -12,13 +12,12 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from perijove.model import Invitation, UserState
-from perijove.model.values import Title
+from perijove.model.values import LINE, Line, Title
 from perijove_hub.users.names import free_name, is_name, normalised
 from perijove_hub.users.person import MESSAGES, Person
 
 TAKEN = "The name {} belongs to somebody else here; an administrator can link your login."
 UNVERIFIED = "This invitation is for one e-mail address, and your login does not say that yours was verified."
-Text = Annotated[str, Field(max_length=255)]
 
 
 class Arrival(BaseModel):
@@ -26,17 +25,17 @@ class Arrival(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    provider: Annotated[str, Field(min_length=1, max_length=64)]
-    subject: Text
-    username: Text = ""
-    email: Text = ""
+    provider: Annotated[str, Field(min_length=1, max_length=64, pattern=LINE)]
+    subject: Line
+    username: Line = ""
+    email: Line = ""
     email_verified: bool = False
     full_name: Title = ""
-    groups: Annotated[list[Text], Field(max_length=1000)] = []
-    invitation: Annotated[str | None, Field(max_length=128)] = None
-    address: Text = ""
+    groups: Annotated[list[Line], Field(max_length=1000)] = []
+    invitation: Annotated[str | None, Field(max_length=128, pattern=LINE)] = None
+    address: Line = ""
     """Of the browser."""
-    refused: Annotated[str, Field(max_length=1000)] = ""
+    refused: Annotated[str, Field(max_length=1000, pattern=LINE)] = ""
     """Why the hub itself turned this login away; then there need be no subject."""
 
 

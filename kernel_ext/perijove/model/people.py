@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from perijove.model.records import Record
+from perijove.model.values import LINE, Line
+
+Amount = Annotated[float | None, Field(ge=0, le=1e12, allow_inf_nan=False)]
 
 
 class UserKind(StrEnum):
@@ -30,18 +33,18 @@ class UserState(StrEnum):
 class LinkedIdentity(Record):
     """A login of a provider that means this user."""
 
-    provider: str
-    subject: str
+    provider: Annotated[str, Field(max_length=64, pattern=LINE)]
+    subject: Line
     """What the provider calls them, and never another (OpenID Connect Core 1.0, section 2, ``sub``)."""
-    email: str = ""
+    email: Line = ""
 
 
 class Budget(Record):
     """What a guest may use in all. None: as the policy has it."""
 
-    cpu_minutes: float | None = None
-    gpu_minutes: float | None = None
-    disk: int | None = None
+    cpu_minutes: Amount = None
+    gpu_minutes: Amount = None
+    disk: Annotated[int | None, Field(ge=0, le=2**62)] = None
     """Bytes of the home."""
 
 
