@@ -208,6 +208,20 @@ async def test_userinfo_about_somebody_else_is_refused(lab: OwnProvider) -> None
         await log_in(client(lab.issuer))
 
 
+async def test_who_has_no_name_there_is_called_by_their_address(lab: OwnProvider) -> None:
+    def without(*names: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        return lambda claims: {name: value for name, value in claims.items() if name not in names}
+
+    lab.claims = lab.userinfo = without("preferred_username")
+    found = await log_in(client(lab.issuer))
+    assert (found.subject, found.username) == ("s-ada", "ada")
+    lab.claims = lab.userinfo = without("preferred_username", "email", "email_verified")
+    assert (await log_in(client(lab.issuer))).username == "s-ada"
+    for settings in ({"accounts": True, "users": "members"}, {"username_claim": "preferred_username"}):
+        with pytest.raises(ForgedAnswerError, match="did not say preferred_username"):
+            await log_in(client(lab.issuer, **settings))
+
+
 DISCOVERIES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "issuer": lambda d: {**d, "issuer": "https://evil.example"},
     "issuer with a slash": lambda d: {**d, "issuer": d["issuer"] + "/"},

@@ -44,12 +44,14 @@ def person(profile: Profile, claims: Mapping[str, Any], session: Session) -> Ver
     Raises :class:`ForgedAnswerError` when they name nobody, :class:`UnverifiedEmailError` when the address
     that would identify was not checked, :class:`LoginRefusedError` for addresses of other domains.
     """
-    subject, username = _word(found(claims, profile.subject)), _word(found(claims, profile.username))
+    subject, email = _word(found(claims, profile.subject)), _word(found(claims, profile.email))
+    username = _word(found(claims, profile.username))
+    if found(claims, profile.username) is None and _may_be_unsaid(profile):
+        username = email.partition("@")[0] or subject
     if not subject or not username:
         raise ForgedAnswerError(
             f"the provider did not say {profile.username if subject else profile.subject}"
         )
-    email = _word(found(claims, profile.email))
     verified = bool(email) and is_true(found(claims, profile.settings.email_verified_claim))
     if profile.username == profile.email and not verified:
         raise UnverifiedEmailError(profile.title)
@@ -64,6 +66,12 @@ def person(profile: Profile, claims: Mapping[str, Any], session: Session) -> Ver
         groups=_groups(found(claims, profile.settings.groups_claim)),
         session=session,
     )
+
+
+def _may_be_unsaid(profile: Profile) -> bool:
+    """Whether the name is a label only, and OpenID Connect Core 1.0, section 5.1, has its claim as optional."""
+    named = profile.settings.username_claim or profile.settings.accounts
+    return profile.username == "preferred_username" and not named
 
 
 def found(claims: Mapping[str, Any], name: str) -> Any:
