@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping
-from html import escape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from perijove.dag import Standing, graph_of, needs_of, planned, standings, sum_text
 from perijove.dag_svg import COLOURS, clean, cut, svg
 from perijove.dag_text import MOST_ROWS, Row, headline, rows_of, run_text, state_text
+from perijove.inert import html_text
 from perijove.model.quantities import format_duration
 from perijove.model.runs import Run as RunRecord
 from perijove.model.runs import StepRun, StepState
@@ -89,7 +89,7 @@ def after_html(run: RunRecord, pages: str) -> str:
 def badge(state: StepState) -> str:
     """The state as a coloured word; the word alone tells as much as the colour."""
     style = f"background:{COLOURS[state]};color:#fff;border-radius:3px;padding:1px 6px;font-weight:600"
-    return f'<span role="status" style="{style}">{escape(state)}</span>'
+    return f'<span role="status" style="{style}">{html_text(state)}</span>'
 
 
 def picture_html(
@@ -102,7 +102,7 @@ def picture_html(
     def link(box: Standing) -> str | None:
         return f"{pages}job/{box.job}" if pages and box.job is not None else None
 
-    note = f"<small>{escape(graph.note)}</small>" if graph.note else ""
+    note = f"<small>{html_text(graph.note)}</small>" if graph.note else ""
     picture = svg(graph, now=now, title=title, links=link)
     return f'<div style="{_SCROLLS};margin:.4em 0">{picture}</div>{note}'
 

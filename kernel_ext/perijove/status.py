@@ -5,9 +5,9 @@ Names and messages come from jobs and other people: all of it is escaped.
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING, Any
 
+from perijove.inert import html_text, printable
 from perijove.model.quantities import format_duration, format_size
 from perijove.model.states import State
 from perijove.reading import tasks_text
@@ -31,7 +31,7 @@ FAILED = "#b00020"
 def status_text(job: Record) -> str:
     """For example ``job 12 "train" running for 2m05s on n1: 25 % epoch 3 of 12``."""
     name = f' "{job.name}"' if job.name else ""
-    return " ".join(filter(None, [f"job {job.label}{name} {job.state}", detail(job)]))
+    return printable(" ".join(filter(None, [f"job {job.label}{name} {job.state}", detail(job)])))
 
 
 def detail(job: Record, *, progress: bool = True) -> str:
@@ -60,13 +60,14 @@ def badge(job: Record) -> str:
     """The state as a coloured word (HTML); the word alone tells as much as the colour."""
     colour = COLOURS.get(job.state, FAILED)
     style = f"background:{colour};color:#fff;border-radius:3px;padding:1px 6px;font-weight:600"
-    return f'<span role="status" style="{style}">{escape(job.state)}</span>'
+    return f'<span role="status" style="{style}">{html_text(job.state)}</span>'
 
 
 def status_html(job: Record) -> str:
     """The same as :func:`status_text`, as one line of HTML."""
-    name = f" {escape(job.name)}" if job.name else ""
-    return f'<div class="perijove-job">{badge(job)} job {escape(job.label)}{name} {escape(detail(job))}</div>'
+    name = f" {html_text(job.name)}" if job.name else ""
+    said = html_text(detail(job))
+    return f'<div class="perijove-job">{badge(job)} job {html_text(job.label)}{name} {said}</div>'
 
 
 def status_bundle(job: Record) -> dict[str, str]:
@@ -85,9 +86,8 @@ def table_html(jobs: Sequence[Record]) -> str:
 def _cells(job: Record) -> list[str]:
     spent = format_duration(job.elapsed) if job.elapsed is not None else ""
     plain = [job.label, job.name, None, spent, job.document.get("node") or "", _said(job)]
-    return [
-        f'<td style="text-align:left">{badge(job) if cell is None else escape(cell)}</td>' for cell in plain
-    ]
+    cells = [badge(job) if cell is None else html_text(cell) for cell in plain]
+    return [f'<td style="text-align:left">{cell}</td>' for cell in cells]
 
 
 def _said(job: Record) -> str:
@@ -109,10 +109,11 @@ def table_text(jobs: Sequence[Record]) -> str:
         for job in jobs
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    return "\n".join(
+    lines = (
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]).rstrip()
         for row in rows
     )
+    return printable("\n".join(lines))
 
 
 def attempt_lines(history: Sequence[dict[str, Any]]) -> list[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perijove.inert import html_text, printable
 from perijove.model.errors import FieldError, InvalidSpecError, UserError
 from perijove.model.states import State
 from perijove.reading import Record, tasks_text
@@ -247,18 +248,17 @@ class Sweep:
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             for row in [titles, *rows]
         ]
-        return "\n".join([self._summary(points), *(line.rstrip() for line in lines), *failure_lines(points)])
+        told = [self._summary(points), *(line.rstrip() for line in lines), *failure_lines(points)]
+        return printable("\n".join(told))
 
     def _repr_html_(self) -> str:
-        from html import escape
-
         points = self.results
         titles, rows = table(points)
-        head = "".join(f'<th scope="col">{escape(title)}</th>' for title in titles)
-        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-        failed = "".join(f"<li>{escape(line)}</li>" for line in failure_lines(points))
+        head = "".join(f'<th scope="col">{html_text(title)}</th>' for title in titles)
+        body = "".join(f"<tr>{''.join(f'<td>{html_text(cell)}</td>' for cell in row)}</tr>" for row in rows)
+        failed = "".join(f"<li>{html_text(line)}</li>" for line in failure_lines(points))
         return (
-            f"<p>{escape(self._summary(points))}</p>"
+            f"<p>{html_text(self._summary(points))}</p>"
             f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
             + (f"<ul>{failed}</ul>" if failed else "")
         )

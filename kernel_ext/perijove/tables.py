@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
+from perijove.inert import html_text, printable
 from perijove.model.quantities import format_size
 from perijove.status import table_html, table_text
 from perijove.sync import Job
@@ -45,7 +45,7 @@ class NodeTable(list[dict[str, Any]]):
         return rows
 
     def __repr__(self) -> str:
-        return "\n".join("  ".join(row) for row in self._rows()) or "no nodes"
+        return printable("\n".join("  ".join(row) for row in self._rows())) or "no nodes"
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text(repr(self))
@@ -53,6 +53,6 @@ class NodeTable(list[dict[str, Any]]):
     def _repr_html_(self) -> str:
         head = "".join(f'<th scope="col">{title}</th>' for title in self.TITLES)
         rows = "".join(
-            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self._rows()
+            f"<tr>{''.join(f'<td>{html_text(cell)}</td>' for cell in row)}</tr>" for row in self._rows()
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from html import escape
 from typing import TYPE_CHECKING, Any, Protocol
 
 from perijove.display import text_of
+from perijove.inert import html_text
 from perijove.model.errors import PerijoveError
 from perijove.model.quantities import format_duration
 from perijove.model.states import State
@@ -215,9 +215,9 @@ class WidgetView(HtmlView):
 
     def _refresh(self) -> None:
         job = self.job
-        name = f" <b>{escape(job.name)}</b>" if job.name else ""
+        name = f" <b>{html_text(job.name)}</b>" if job.name else ""
         words = detail(job, progress=False)
-        self._set(self._line, "value", f"{badge(job)} job {escape(job.label)}{name} {escape(words)}")
+        self._set(self._line, "value", f"{badge(job)} job {html_text(job.label)}{name} {html_text(words)}")
         if job.state is not State.PENDING:
             self._waits.layout.display = "none"
         if job.is_array:
@@ -250,7 +250,7 @@ class WidgetView(HtmlView):
         reason = why.get("reason") or {}
         lines = blocker_lines(reason.get("blockers") or [], shown=3)
         lines += filter(None, [forecast_text(why.get("forecast")), *map(hint_text, why.get("hints") or [])])
-        shown = "".join(f"<li>{escape(line)}</li>" for line in lines)
+        shown = "".join(f"<li>{html_text(line)}</li>" for line in lines)
         self._set(self._waits, "value", f'<ul role="note" style="margin:0">{shown}</ul>' if shown else "")
         self._waits.layout.display = "" if shown and self.job.state is State.PENDING else "none"
 
@@ -263,7 +263,7 @@ class WidgetView(HtmlView):
         self._tail.layout.display = ""
         lines = "\n".join(self._tail_text.splitlines()[-TAIL_LINES:])
         style = "margin:0;font-size:90%;max-height:8em;overflow:auto"
-        self._tail.value = f'<pre role="log" aria-live="polite" style="{style}">{escape(lines)}</pre>'
+        self._tail.value = f'<pre role="log" aria-live="polite" style="{style}">{html_text(lines)}</pre>'
 
     def close(self) -> None:
         self._closed = True
@@ -271,7 +271,7 @@ class WidgetView(HtmlView):
         self._refresh()
         # A page that was opened since knows this display by its widgets only, and gets no outputs by its id.
         self._line.value += (
-            f" <small>(<code>%job {escape(self.job.label)} -o</code> shows its output)</small>"
+            f" <small>(<code>%job {html_text(self.job.label)} -o</code> shows its output)</small>"
         )
         _, *others = self._box.children
         self._box.children = [self._line]
@@ -289,9 +289,9 @@ def acting_button(text: str, tooltip: str, style: str, act: Callable[[], Any], s
         try:
             act()
         except PerijoveError as error:
-            said.value = escape(str(error))
+            said.value = html_text(str(error))
         else:
-            said.value = f"{escape(text)}: asked"
+            said.value = f"{html_text(text)}: asked"
 
     button.on_click(clicked)
     _answer_while_busy(button)

@@ -310,6 +310,6 @@ def test_help_loads_no_server_side() -> None:
 
 
 def test_a_terminal_is_not_steered_by_names() -> None:
-    from perijove.cli.session import printable
+    from perijove.inert import printable
 
     assert printable("a\x1b[2Jb\nc") == "a�[2Jb\nc"

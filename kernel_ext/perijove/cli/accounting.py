@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from perijove.cli.session import AsJson, print_json, print_table, printable, talk
+from perijove.cli.session import AsJson, print_json, print_table, talk
+from perijove.inert import printable
 from perijove.model.quantities import format_duration, format_size
 from perijove.reading import label_of
 from perijove.waiting import exact_duration
@@ -171,7 +172,7 @@ def _project(project: dict[str, Any]) -> None:
     about = f": {project['description']}" if project.get("description") else ""
     typer.echo(printable(f"{project['name']}{about}{marked}"))
     if project.get("volumes"):
-        typer.echo(f"  volumes  {', '.join(project['volumes'])}")
+        typer.echo(printable(f"  volumes  {', '.join(project['volumes'])}"))
     if project.get("max_time"):
         typer.echo(f"  time     {exact_duration(project['max_time'])} at most")
     used, mine = project["used"], project["mine"]

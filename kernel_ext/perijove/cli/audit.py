@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from typing import Annotated, Any
 
 import typer
 
 from perijove.cli.moments import date
-from perijove.cli.session import AsJson, print_json, print_table, printable, talk
+from perijove.cli.session import AsJson, json_text, print_json, print_table, talk
 from perijove.client import AsyncClient
+from perijove.inert import printable
 from perijove.model.errors import UserError
 from perijove.model.quantities import parse_duration
 
@@ -71,7 +71,7 @@ async def _following(client: AsyncClient, wanted: dict[str, Any], last: int, as_
 
 def _line(one: dict[str, Any], as_json: bool) -> None:
     words = (_clock(one["at"]), one["by"], one["act"], one["subject"])
-    typer.echo(json.dumps(one, ensure_ascii=False) if as_json else printable("  ".join(words)))
+    typer.echo(json_text(one) if as_json else printable("  ".join(words)))
 
 
 def _clock(at: float) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 
 import typer
 
-from perijove.cli.session import AsJson, JobIds, note, print_json, printable, talk
+from perijove.cli.session import AsJson, JobIds, note, print_json, talk
 from perijove.client import AsyncClient
 from perijove.handle import AsyncJob
+from perijove.inert import printable
 from perijove.model.errors import PerijoveError
 from perijove.model.states import State
 from perijove.waiting import why_lines

@@ -11,7 +11,8 @@ from urllib.parse import quote
 import typer
 
 from perijove.cli.moments import clock, date, seconds
-from perijove.cli.session import AsJson, note, print_json, print_table, printable, talk
+from perijove.cli.session import AsJson, note, print_json, print_table, talk
+from perijove.inert import printable
 from perijove.model.errors import UserError
 
 File = Annotated[str, typer.Argument(metavar="FILE", help="YAML; - for standard input.")]

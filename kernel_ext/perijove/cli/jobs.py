@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -20,7 +19,7 @@ from perijove.cli.output import (
     to_stderr,
     to_stdout,
 )
-from perijove.cli.session import AsJson, JobIds, note, print_json, talk
+from perijove.cli.session import AsJson, JobIds, json_text, note, print_json, talk
 from perijove.cli.submit import exit_code
 from perijove.cli.whole import exit_code_of_run, follow_steps, job_or_run, print_step_logs, run_json
 from perijove.client import AsyncClient
@@ -121,7 +120,7 @@ async def _pieces(job: AsyncJob, stream: Streams, follow: bool) -> None:
     """Print a log as lines of JSON, whatever bytes it holds."""
 
     def piece(text: str) -> None:
-        typer.echo(json.dumps({"job": job.id, "stream": stream, "text": text}, ensure_ascii=False))
+        typer.echo(json_text({"job": job.id, "stream": stream, "text": text}))
 
     if follow:
         async with aclosing(job.follow(stream)) as texts:

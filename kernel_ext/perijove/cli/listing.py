@@ -11,10 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from perijove.cli.announcement import tell
-from perijove.cli.session import AsJson, JobIds, print_json, print_table, printable, talk
+from perijove.cli.session import AsJson, JobIds, print_json, print_table, talk
 from perijove.cli.whole import job_or_run, print_run, run_json
 from perijove.client import AsyncClient
 from perijove.handle import AsyncJob
+from perijove.inert import printable
 from perijove.model.errors import PerijoveError, UserError
 from perijove.model.quantities import format_duration, format_size
 from perijove.model.states import ENDED, State

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 from typer import Option
 
-from perijove.cli.session import SESSION, error_console, printable
+from perijove.cli.session import SESSION, error_console
 from perijove.engine_calls import Call, body_text, command_line, pieces
+from perijove.inert import printable
 
 if TYPE_CHECKING:
     from perijove.handle import AsyncJob

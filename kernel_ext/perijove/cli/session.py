@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from perijove.client import AsyncClient
+from perijove.inert import printable
 from perijove.model.errors import PerijoveError, UnavailableError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def talk(action: Callable[[AsyncClient], Coroutine[Any, Any, T]]) -> T:
 
 
 def _trace(line: str) -> None:
-    typer.echo(f"perijove: {line}", err=True)
+    typer.echo(f"perijove: {printable(line)}", err=True)
 
 
 def report(error: PerijoveError) -> int:
@@ -69,7 +70,13 @@ def note(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """For scripts."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    typer.echo(json_text(value, indent=2))
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """`value` as JSON with its letters as they are; what would steer a terminal is escaped (RFC 8259)."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def console() -> Console:
@@ -116,11 +123,6 @@ def print_table(
             *(Text(c, s, no_wrap=True, overflow="ellipsis") for c, s in zip(cells, colours, strict=True))
         )
     console().print(table)
-
-
-def printable(text: object) -> str:
-    """`text` without characters that would steer the terminal: names and messages come from others."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in str(text))
 
 
 def _recent_ids() -> list[tuple[str, str]]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Annotated, Any
 
 import typer
 
-from perijove.cli.session import AsJson, print_json, print_table, printable, talk
+from perijove.cli.session import AsJson, json_text, print_json, print_table, talk
 from perijove.client import AsyncClient
+from perijove.inert import printable
 from perijove.model.quantities import format_size
 from perijove.version import __version__
 
@@ -64,7 +64,7 @@ def events(
             if event.name != "job":
                 continue
             if as_json:
-                typer.echo(event.data if "\n" not in event.data else json.dumps(event.json()))
+                typer.echo(json_text(event.json()))
                 continue
             entry = event.json()["event"]
             at = time.strftime("%H:%M:%S", time.localtime(entry["at"]))

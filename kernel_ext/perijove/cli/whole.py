@@ -9,7 +9,8 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from perijove.cli.output import Place
-from perijove.cli.session import console, error_console, printable
+from perijove.cli.session import console, error_console
+from perijove.inert import printable
 from perijove.model.errors import NotFoundError
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ import typer
 from typer import Option
 
 from perijove.cli.output import Place, Verbose, follow_calls
-from perijove.cli.session import AsJson, console, note, print_json, print_table, printable, projects, talk
+from perijove.cli.session import AsJson, console, note, print_json, print_table, projects, talk
 from perijove.cli.whole import exit_code_of_run, follow_steps, print_run, run_json
 from perijove.client import AsyncClient
+from perijove.inert import printable
 from perijove.model.errors import UserError
 from perijove.model.quantities import format_duration
 from perijove.model.states import State
