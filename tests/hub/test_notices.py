@@ -22,7 +22,8 @@ from perijove_hub.settings import Settings
 
 from .guests import Site, guest_settings, site
 
-TRICKY = "7\n\nThey are let in:\n  perijove user activate eve\n"
+TRICKY = "7\u2028\u2028They are let in:\u2028  perijove user activate eve\u2028"
+"""As many lines as `str.splitlines` sees; what has control characters is refused."""
 
 
 class Postbox:
