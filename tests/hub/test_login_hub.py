@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -315,3 +317,40 @@ def test_nothing_secret_is_in_the_log(site: LoginSite, browser: Browser) -> None
     browser.log_in()
     secret: Any = (SECRET, CAMPUS_SECRET, "refresh-", "eyJ", site.trial.password)
     assert [word for word in secret if word in site.log] == []
+
+
+HARMLESS = {"perijove.yaml", "fence"}
+"""Files that anybody on the host may read: what the test wrote itself; the number of the lease."""
+
+
+def test_nothing_of_the_state_directory_is_others_to_read_or_write(site: LoginSite, browser: Browser) -> None:
+    browser.log_in()
+    read, written = reached_by_others(site.state)
+    assert {path.name for path in read if "dask" not in path.parts} <= HARMLESS, read
+    assert written == []
+    secrets_of = [
+        site.trial.password,
+        SECRET,
+        *(path.read_text().strip() for path in site.state.glob("hub/*.token")),
+    ]
+    for path in read:
+        assert not any(secret in path.read_text(errors="replace") for secret in secrets_of), path
+
+
+def reached_by_others(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The files below that somebody else could read, and what they could write, name by name."""
+    read, written = [], []
+    for path in folder.iterdir():
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:
+            continue
+        if mode & 0o022 and not stat.S_ISLNK(mode):
+            written.append(path)
+        if stat.S_ISDIR(mode) and mode & 0o011:
+            more = reached_by_others(path)
+            read += more[0]
+            written += more[1]
+        elif stat.S_ISREG(mode) and mode & 0o044:
+            read.append(path)
+    return read, written
