@@ -217,9 +217,9 @@ async def test_who_has_no_name_there_is_called_by_their_address(lab: OwnProvider
     assert (found.subject, found.username) == ("s-ada", "ada")
     lab.claims = lab.userinfo = without("preferred_username", "email", "email_verified")
     assert (await log_in(client(lab.issuer))).username == "s-ada"
-    for settings in ({"accounts": True, "users": "members"}, {"username_claim": "preferred_username"}):
+    for strict in ({"accounts": True, "users": "members"}, {"username_claim": "preferred_username"}):
         with pytest.raises(ForgedAnswerError, match="did not say preferred_username"):
-            await log_in(client(lab.issuer, **settings))
+            await log_in(client(lab.issuer, **strict))
 
 
 DISCOVERIES: dict[str, Callable[[dict[str, Any]], Any]] = {

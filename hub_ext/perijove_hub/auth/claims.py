@@ -69,7 +69,7 @@ def person(profile: Profile, claims: Mapping[str, Any], session: Session) -> Ver
 
 
 def _may_be_unsaid(profile: Profile) -> bool:
-    """Whether the name is a label only, and OpenID Connect Core 1.0, section 5.1, has its claim as optional."""
+    """Whether the name is a label only; its claim is optional (OpenID Connect Core 1.0, section 5.1)."""
     named = profile.settings.username_claim or profile.settings.accounts
     return profile.username == "preferred_username" and not named
 
