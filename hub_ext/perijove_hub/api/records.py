@@ -13,10 +13,21 @@ from pydantic import BaseModel
 
 from perijove.model import ConflictError, ResultRecord, Run, StepRun, TooLargeError, Workflow
 from perijove_hub.api.description import sends
-from perijove_hub.api.finding import JobId, Number, Who, controller_of, job_of, public_url, run_of, runs_of
+from perijove_hub.api.finding import (
+    JobId,
+    Number,
+    Who,
+    controller_of,
+    job_of,
+    public_url,
+    run_of,
+    runs_of,
+    view_of,
+)
 from perijove_hub.identity import Caller
 from perijove_hub.workflows import capsule, crate
 from perijove_hub.workflows.gathering import Gatherer
+from perijove_hub.workflows.record import shareable, shareable_run
 from perijove_spawners.store import Store
 
 router = APIRouter()
@@ -37,7 +48,7 @@ async def record(request: Request, caller: Who, job_id: JobId) -> ResultRecord:
     if found.machine is None and job.node is not None and not job.state.ended:
         node = controller.ledger.node(job.node)
         found = found.model_copy(update={"machine": node.machine if node is not None else None})
-    return found
+    return shareable(found)
 
 
 class RunRecords(BaseModel):
@@ -62,8 +73,12 @@ async def records(
     chosen = [one for one in steps if step in {None, one.step, one.label}]
     start = after or 0
     page = chosen[start : start + limit]
-    found = await asyncio.to_thread(lambda: list(gatherer(request, caller).records(run, page)))
-    return RunRecords(run=run, records=found, next=start + limit if start + limit < len(chosen) else None)
+    found = await asyncio.to_thread(
+        lambda: list(map(shareable, gatherer(request, caller).records(run, page)))
+    )
+    return RunRecords(
+        run=shareable_run(run), records=found, next=start + limit if start + limit < len(chosen) else None
+    )
 
 
 @router.get("/workflows/{number}/capsule", response_class=Response, responses=sends("application/zip"))
@@ -113,7 +128,7 @@ async def _ended(
     steps = await runs_of(request).steps(number)
     if ended and len(steps) > STEPS:
         raise TooLargeError(f"run {number} has {len(steps)} steps; at most {STEPS} go into one file")
-    return run, steps
+    return view_of(caller, run), steps
 
 
 def _document(run: Run) -> Workflow:

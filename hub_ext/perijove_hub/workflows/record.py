@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from perijove.model import Job, JobEvent, Machine, Output, ReasonCode, ResultRecord, State, StepRun
+from perijove.model import Job, JobEvent, Machine, Output, ReasonCode, ResultRecord, Run, State, StepRun
 from perijove_hub.identity import HIDDEN
 
 SECRET = re.compile(r"(?i)token|secret|passw|credential|(^|_)key$|api_?key")
@@ -128,6 +128,19 @@ def shareable(record: ResultRecord) -> ResultRecord:
         return record
     spec = record.job.spec.model_copy(update={"env": without_secrets(record.job.spec.env)})
     return record.model_copy(update={"job": record.job.model_copy(update={"spec": spec})})
+
+
+def shareable_run(run: Run) -> Run:
+    """A run with its document as that may be handed on."""
+    if run.workflow is None:
+        return run
+    steps = {
+        name: step.model_copy(update={"env": without_secrets(step.env)}) if step.env else step
+        for name, step in run.workflow.steps.items()
+    }
+    # Each step has the defaults.
+    workflow = run.workflow.model_copy(update={"steps": steps, "defaults": {}})
+    return run.model_copy(update={"workflow": workflow})
 
 
 def _output(job: Job, name: str, digest: str) -> Output:
