@@ -104,11 +104,12 @@ def front_end(service: Service, home: Path) -> Iterator[FrontEnd]:
 def test_a_job_is_watched_and_killed_by_its_button(front_end: FrontEnd) -> None:
     code = "import perijove, time\nfor i in range(600):\n    print('step', i)\n"
     code += "    perijove.progress(i / 600, f'at {i}')\n    time.sleep(0.1)"
-    cell = front_end.start(f"%%submit --name '<i>long</i>'\n{code}")
+    cell = front_end.start(f"%%submit --name '<i>long</i>\u202e'\n{code}")
     front_end.listen(lambda: "at 24" in front_end.values())
     assert ">running</span>" in front_end.values()
     assert "&lt;i&gt;long&lt;/i&gt;" in front_end.values()
     assert "<i>long" not in front_end.values()
+    assert "\u202e" not in front_end.values(), "it would turn around what follows the name"
     assert 'role="log"' in front_end.values()
     front_end.listen(lambda: "memory" in front_end.values())
     first = front_end.shown[0]["content"]
