@@ -96,7 +96,9 @@ async def test_the_page_needs_a_login_and_takes_the_printed_link(service: Servic
     assert "HttpOnly" in entered.history[0].headers["set-cookie"]
 
 
-HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}}"
+TURNING = "\u202e"
+"""Turns around the text that follows (UAX 9)."""
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}}" + TURNING
 
 
 async def test_a_users_text_cannot_become_markup_anywhere(settings: Settings) -> None:
@@ -113,6 +115,7 @@ async def test_a_users_text_cannot_become_markup_anywhere(settings: Settings) ->
                 assert "<script" not in answer.text
                 assert "<img" not in answer.text
                 assert "<i>x" not in answer.text
+                assert TURNING not in answer.text
                 assert "default-src 'none'" in answer.headers["content-security-policy"]
                 assert answer.headers["cache-control"] == "no-store"
         assert "&lt;script&gt;alert(1)" in await alice.open("/")

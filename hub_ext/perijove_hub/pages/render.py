@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 
 from perijove.dag import ORDER, sum_text
+from perijove.inert import printable
 from perijove.model import (
     NodeState,
     PerijoveError,
@@ -78,8 +79,15 @@ def colour(state: NodeState) -> str:
     return {NodeState.UP: "succeeded", NodeState.DOWN: "failed", NodeState.DRAIN: "held"}[state]
 
 
+def inert(value: Any) -> Any:
+    """A text as it may stand beside others; what is HTML already stays so."""
+    return printable(value) if type(value) is str else value
+
+
 templates = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=select_autoescape(default=True)
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=select_autoescape(default=True),
+    finalize=inert,
 )
 templates.filters.update(
     duration=format_duration,
