@@ -23,6 +23,7 @@ from perijove.model import OperatorError
 from perijove_hub.announcing import Announcements
 from perijove_hub.api import problems
 from perijove_hub.api.description import describe
+from perijove_hub.api.joining import renew_certificate
 from perijove_hub.api.routes import PARTS, methods_at
 from perijove_hub.auditing import AuditLog
 from perijove_hub.headers import SafeAnswers
@@ -191,6 +192,7 @@ def serve(settings: Settings) -> None:
     fabric = DaskFabric(settings.scheduler, security=ensure_tls(settings.tls, "service"))
     fabric.refused = news(settings.tls)
     app = create_app(settings, fabric=fabric, identities=identities_of(settings))
+    fabric.renew = partial(renew_certificate, settings.tls, app.state.audit)
     # Whoever watches over the service starts it again, from what is durable.
     app.state.controller.died = partial(os._exit, 1)
     config = uvicorn.Config(

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from perijove.model import ForbiddenError, OperatorError
 from perijove_spawners.fabric.refused import REFUSED, accept, news, serials_in, stamp
+from perijove_spawners.fabric.renewing import expiring, renewed, take
 from perijove_spawners.fabric.tls import (
     AUTHORITY,
     AUTHORITY_KEY,
@@ -268,6 +269,40 @@ def test_an_authority_of_an_earlier_version_may_refuse_too(tmp_path: Path) -> No
     ensure_tls(tmp_path, "scheduler")
     again.refuse(tmp_path, [12345])
     assert shake(listening(tmp_path), context(tmp_path, "node.pem")) == "TLSv1.3"
+
+
+def test_a_nodes_certificate_is_made_anew_for_its_key_and_its_name_alone(tmp_path: Path) -> None:
+    tls, far, now = tmp_path / "tls", tmp_path / "far", datetime.datetime.now(datetime.UTC)
+    authority, mine = Authority.at(tls), key()
+    far.mkdir(mode=0o700)
+    (far / AUTHORITY).write_bytes((tls / AUTHORITY).read_bytes())
+
+    def given(days: int, party: Party = "node") -> bytes:
+        made = authority.issue(mine.public_key(), party, "n1", life=datetime.timedelta(days=days))
+        write_pair(far / "node.pem", made, mine)
+        return made.public_bytes(Encoding.PEM)
+
+    given(400)
+    assert expiring(far, now) is None and expiring(tls, now) is None
+    old = given(300)
+    assert expiring(far, now) == old
+    name, made = renewed(authority, tls, old)
+    assert (name, made.public_key()) == ("n1", mine.public_key())
+    assert made.not_valid_after_utc - now > datetime.timedelta(days=4 * 365)
+    stranger = Authority.at(tmp_path / "stranger")
+    others = stranger.issue(mine.public_key(), "node", "n1").public_bytes(Encoding.PEM)
+    keys = authority.issue(key().public_key(), "node", "n1").public_bytes(Encoding.PEM)
+    for wrong in (others, keys, b""):
+        assert not take(far, wrong)
+    assert take(far, made.public_bytes(Encoding.PEM)) and expiring(far, now) is None
+    ensure_tls(tls, "scheduler")
+    write_pair(tls / "far.pem", made, mine)
+    assert shake(listening(tls), context(tls, "far.pem")) == "TLSv1.3"
+    authority.refuse(tls, [made.serial_number])
+    bad = [others, given(300, "service"), given(-1), made.public_bytes(Encoding.PEM), b"", b"x"]
+    for one in bad:
+        with pytest.raises(ForbiddenError, match=r"no certificate|is refused"):
+            renewed(authority, tls, one)
 
 
 def listening(directory: Path) -> ssl.SSLContext:

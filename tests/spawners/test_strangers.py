@@ -18,6 +18,7 @@ import pytest
 from cluster import Cluster, cluster
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from distributed.comm.core import connect
 from distributed.core import rpc
 from waiting import until, wait_until
@@ -26,6 +27,8 @@ from perijove_spawners.fabric.tls import AUTHORITY, Authority, ensure_tls, write
 from perijove_spawners.joining import JoinToken, request_of
 
 PATIENCE = 60
+REFUSED = b"TLS handshake failed"
+"""What Dask says of who has no certificate that holds."""
 pytestmark = pytest.mark.timeout(400)  # several processes start, on a machine that may be busy
 
 
@@ -239,8 +242,10 @@ async def test_a_strangers_node_does_not_join(site: Cluster, tmp_path: Path) -> 
     ensure_tls(tmp_path / "tls", "node")
     argv = ["node", "--name", "n9", "--state", str(site.folder / "n9"), "--gpus", "none"]
     argv += ["--scheduler", site.scheduler_url, "--tls", str(tmp_path / "tls")]
+    log = site.processes["scheduler"].log
+    before = log.read_bytes().count(REFUSED)
     process = site._add("n9", "perijove_hub", argv)
-    await until(lambda: b"no scheduler" in process.log.read_bytes(), "its being refused", PATIENCE)
+    await until(lambda: log.read_bytes().count(REFUSED) >= before + 2, "its being refused twice", PATIENCE)
     with site.client() as http:
         assert {view["node"]["name"] for view in http.get("/nodes").json()} == {"n1", "n2"}
     process.kill()
@@ -255,6 +260,28 @@ def test_what_is_secret_in_the_services_directory_is_its_own(site: Cluster) -> N
     log = "".join(path.read_text() for path in (site.folder / "log").iterdir())
     assert "PRIVATE KEY" not in log
     assert "pjn_" not in log
+
+
+async def test_a_certificate_that_is_about_to_expire_is_made_anew(site: Cluster) -> None:
+    pair = site.folder / "n1/tls/node.pem"
+    key = load_pem_private_key(pair.read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    authority, life = Authority.at(site.state / "tls"), datetime.timedelta(days=300)
+    before = site.processes["n1"]
+    before.end()
+    write_pair(pair, authority.issue(key.public_key(), "node", "n1", life=life), key)
+    before.start()
+    year = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=365)
+    await until(lambda: certificate(pair).not_valid_after_utc > year, "another certificate", PATIENCE)
+    assert certificate(pair).public_key() == key.public_key()
+    await until(lambda: names_up(site) == {"n1", "n2"}, "n1 being back", PATIENCE)
+    with site.client() as http:
+        said = http.get("/audit", params={"subject": "node n1", "act": "join"}).json()["entries"]
+    assert said[0]["after"] == {"certificate": f"{certificate(pair).serial_number:x}", "renewed": True}
+
+
+def certificate(pair: Path) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(pair.read_bytes())
 
 
 async def test_a_node_in_the_wrong_hands_is_removed_and_what_it_has_open_ends(site: Cluster) -> None:

@@ -6,8 +6,10 @@ import asyncio
 import ipaddress
 import logging
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
+from cryptography.hazmat.primitives.serialization import Encoding
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,10 +19,12 @@ from perijove.model.values import Word
 from perijove_hub.api.audit import record
 from perijove_hub.api.bodies import json_body, read_model
 from perijove_hub.api.finding import Who, controller_of
+from perijove_hub.auditing import AuditLog
 from perijove_hub.private_files import kept_name
 from perijove_hub.settings import Settings
 from perijove_hub.store import joining
 from perijove_hub.store.joining import JoinRecord
+from perijove_spawners.fabric.renewing import renewed
 from perijove_spawners.fabric.tls import Authority
 from perijove_spawners.fabric.worker import scheduler_address
 from perijove_spawners.joining import Joined, JoinToken, answer_of, checked_request
@@ -145,6 +149,15 @@ async def join(request: Request) -> JoinAnswer:
         raise ForbiddenError("this token has been used; have another one made")
     controller.nodes.gone.discard(asked.node)
     return JoinAnswer(**answer_of(authority, asked.csr, certificate, told))
+
+
+async def renew_certificate(tls: Path, audit: AuditLog, old: bytes) -> bytes:
+    """A node's certificate made anew, in time. :class:`ForbiddenError`: it is none that may be."""
+    authority = await asyncio.to_thread(Authority.at, tls)
+    name, made = await asyncio.to_thread(renewed, authority, tls, old)
+    said = {"certificate": f"{made.serial_number:x}", "renewed": True}
+    await audit.note(f"node {name}", "join", f"node {name}", after=said)
+    return made.public_bytes(Encoding.PEM)
 
 
 def refusal(token: JoinRecord | None, node: str, now: float) -> str:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import pickle
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,16 @@ from pydantic import ValidationError
 from perijove.model import Attempt, Node, UnavailableError
 from perijove_spawners.fabric.dask_settings import configure_dask
 from perijove_spawners.fabric.port import ignore
-from perijove_spawners.fabric.worker import OPERATION, REFUSE, RETRY, resource, run_orders, scheduler_address
+from perijove_spawners.fabric.worker import (
+    EXPIRING,
+    OPERATION,
+    REFUSE,
+    RENEWED,
+    RETRY,
+    resource,
+    run_orders,
+    scheduler_address,
+)
 from perijove_spawners.protocol import NODES_TOPIC, REPORTS_TOPIC, Order, Report
 
 log = logging.getLogger(__name__)
@@ -52,6 +61,8 @@ class DaskFabric:
         self.fence = 0
         self.refused = b""
         """What nodes are told when they are met, see :meth:`refuse`."""
+        self.renew: Callable[[bytes], Awaitable[bytes]] | None = None
+        """Makes a node's certificate anew, see :mod:`.renewing`."""
         self._telling: set[asyncio.Task[None]] = set()
         self._scheduler, self._security, self._patience = scheduler, security, patience
         self._client: Client | None = None
@@ -224,9 +235,22 @@ class DaskFabric:
         except Exception as error:
             log.warning("the node at %s was not told which certificates are refused: %s", address, error)
 
+    async def _greet(self, address: str) -> None:
+        """What is to be said to a node that was not there a moment ago."""
+        if self.refused:
+            await self._tell_refused(address)
+        if self.renew is None:
+            return
+        try:
+            old: bytes | None = await self._ask(address, EXPIRING)
+            if old is not None:
+                await self._ask(address, RENEWED, await self.renew(old))
+        except Exception as error:
+            log.warning("the certificate of the node at %s was not made anew: %s", address, error)
+
     def _met(self, node: Node) -> None:
-        if self.refused and self._addresses.get(node.name) != node.address:
-            task = asyncio.ensure_future(self._tell_refused(node.address))
+        if self._addresses.get(node.name) != node.address:
+            task = asyncio.ensure_future(self._greet(node.address))
             self._telling.add(task)
             task.add_done_callback(self._telling.discard)
         self._addresses[node.name] = node.address

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import ipaddress
 import logging
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +23,7 @@ from distributed.worker import Worker, get_worker
 from perijove.model import OperatorError, PerijoveError
 from perijove_spawners.fabric.dask_settings import HTTP_ADDRESS
 from perijove_spawners.fabric.refused import accept, stamp
+from perijove_spawners.fabric.renewing import expiring, take
 from perijove_spawners.fabric.scheduler import changed, read_address
 from perijove_spawners.launcher import LaunchError
 from perijove_spawners.node.agent import NodeAgent
@@ -54,8 +56,13 @@ CALLS = frozenset(
         "update",
     }
 )
-REFUSE = "refuse"
-"""The call by which a node learns which certificates are refused."""
+REFUSE, EXPIRING, RENEWED = "refuse", "expiring", "renewed"
+LINKS: dict[str, Callable[..., Any]] = {
+    REFUSE: accept,
+    EXPIRING: lambda tls: expiring(tls, datetime.datetime.now(datetime.UTC)),
+    RENEWED: take,
+}
+"""Calls about the links themselves: which certificates are refused, and the node's own made anew."""
 SLOTS = 10_000
 """Bundles of orders that may be under way at once; they are coroutines and cost no thread."""
 RETRY = 1.0
@@ -83,12 +90,12 @@ class NodePlugin(WorkerPlugin):
     async def answer(self, method: str, payload: bytes, fence: int = 0) -> dict[str, Any]:
         """A call from the service. Both ends hold the installation's key, so pickle is safe here."""
         try:
-            if method not in CALLS and method != REFUSE:
+            if method not in CALLS and method not in LINKS:
                 raise LaunchError(f"a node has no call {method!r}")
             self.agent.meet(fence)
             args, kwargs = pickle.loads(payload)  # noqa: S301
-            if method == REFUSE:
-                return {"result": pickle.dumps(accept(self._tls, *args))}
+            if act := LINKS.get(method):
+                return {"result": pickle.dumps(act(self._tls, *args))}
             return {"result": pickle.dumps(await getattr(self.agent, method)(*args, **kwargs))}
         except PerijoveError as error:
             return {"error": pickle.dumps(error)}
