@@ -33,6 +33,8 @@ ALICE = Account("alice", 4242, 4242, "/home/alice")
 VALUE = "planted-value-of-the-test"
 KEY = "-----BEGIN KEY-----\nplanted line of a key\n-----END KEY-----\n"
 PLANTED = [text.encode() for text in (VALUE, "planted line of a key")]
+VARIABLE = "planted-variable-of-the-test"
+"""Of the environment: everybody on the node sees command lines and labels, and reads it in neither."""
 SECRETS = (
     Secret("token", VALUE.encode(), "TOKEN"),
     Secret("key", KEY.encode(), "KEY"),
@@ -114,9 +116,8 @@ def holds_none(data: bytes, where: object) -> None:
 
 
 async def test_a_job_has_its_secrets_and_nobody_else_does(node: RealNode, test_image: str) -> None:
-    order = order_of(
-        node, test_image, SHOWS, outputs={"log": "fd:1", "run": "file:run.ipynb", "found": "record:found"}
-    )
+    outputs = {"log": "fd:1", "run": "file:run.ipynb", "found": "record:found"}
+    order = order_of(node, test_image, SHOWS, outputs=outputs, env={"PLAIN": VARIABLE})
     reports: list[Any] = []
     node.agent.on_report = reports.extend
     running = asyncio.ensure_future(node.agent.start([order]))
@@ -164,12 +165,15 @@ def _while_it_runs(node: RealNode, order: Order) -> None:
             holds_none(path.read_bytes(), path)
     for process in psutil.process_iter():
         try:
-            holds_none(" ".join(process.cmdline()).encode(), process)
+            words = " ".join(process.cmdline())
+            holds_none(words.encode(), process)
+            assert VARIABLE not in words, process
         except psutil.Error:
             continue
     if node.url:
         api = docker.APIClient(base_url=node.url)
         for container in api.containers():
+            assert VARIABLE not in json.dumps(container["Labels"])
             holds_none(json.dumps(api.inspect_container(container["Id"])).encode(), "inspect")
     files = Path(in_memory(node), str(order.attempt))
     assert (files / "token").read_bytes() == VALUE.encode()
