@@ -10,12 +10,15 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
+from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner, Result
 
 from perijove.cli.app import app as commands
 from perijove_hub.app import listen
+from perijove_spawners.joining import JoinToken, request_of
 
 from .guests import Site, guest_settings, site
 
@@ -154,7 +157,20 @@ def test_projects_and_quotas(perijove: Command) -> None:
     assert told(perijove, "quota", "ada", "--none")["limits"] == {}
 
 
-def test_announcements_tokens_of_nodes_and_the_audit_log(perijove: Command) -> None:
+def too_late(perijove: Command, served: tuple[Site, str]) -> None:
+    """A host comes with a token two hours after it was made."""
+    here, url = served
+    token = JoinToken.parse(told(perijove, "join-token", "create", "n8")["token"])
+    asked = request_of(token, "n8", ec.generate_private_key(ec.SECP256R1()))
+    clock = here.controller.clock
+    here.controller.clock = lambda: clock() + 7200
+    answer = httpx.post(f"{url}/api/v1/nodes/join", json=asked)
+    here.controller.clock = clock
+    expired = "this token has expired; have another one made"
+    assert (answer.status_code, answer.json()["detail"]) == (403, expired)
+
+
+def test_announcements_tokens_of_nodes_and_the_audit_log(perijove: Command, served: tuple[Site, str]) -> None:
     made = told(perijove, "announcement", "add", "Power off at noon", "--warning", "--ends", "2d")
     assert made["level"] == "warning"
     assert "Power off at noon" in perijove("announcement", "ls", by="sam").stdout
@@ -170,6 +186,7 @@ def test_announcements_tokens_of_nodes_and_the_audit_log(perijove: Command) -> N
     assert {one["node"] for one in told(perijove, "join-token", "ls")} == {"n7", "n8"}
     perijove("join-token", "rm", "n7")
     refused(perijove, "there is no token for a node n7", "join-token", "rm", "n7")
+    too_late(perijove, served)
     refused(perijove, "only an administrator", "join-token", "create", "n9", by="lena")
     refused(perijove, "node", "join-token", "create", "n 9")
 

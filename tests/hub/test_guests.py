@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from waiting import becomes
 
-from perijove.model import Budget, UserKind
+from perijove.model import Attempt, Budget, UserKind
 from perijove_hub.accounting import HOUR
 from perijove_hub.policy.account import Amounts
 from perijove_hub.settings import Settings
@@ -205,6 +205,11 @@ async def test_files_follow_a_promotion_on_every_node_also_on_those_that_are_awa
         before = here.users.identity("gina")
         for one in (near, far):
             one.homes[before.home_source] = (5, before.account.uid)
+        early = (await here.submit(node="n1"))["id"]
+        await here.until(early, "running")
+        assert (await here.ask("boss", "POST", "/users/gina/promote")).status_code == 409
+        near.finish(Attempt(early, 1))
+        await here.until(early, "succeeded")
         here.fabric.remove("n2")
         await here.done("boss", "/users/gina/promote")
         after = here.users.identity("gina")
@@ -222,25 +227,47 @@ async def test_files_follow_a_promotion_on_every_node_also_on_those_that_are_awa
         await again.fabric.add(back)
         job = (await again.submit(node="n2"))["id"]
 
-        async def moved() -> bool:
-            await again.watch.round()
-            return again.users.people["gina"].moving is None
-
-        await becomes(moved, "the files' move", 60)
+        await becomes(lambda: _settled(again, "gina"), "the files' move", 60)
         await again.until(job, "running")
+        known = (await again.ask("gina", "GET", "/jobs")).json()["jobs"]
+        assert sorted(one["id"] for one in known) == [early, early + 1, job]
         assert back.owners == [20_001]
         assert [order.account.uid for order in back.orders.values()] == [20_001]
+        refused = await again.ask("boss", "POST", "/users/gina/release")
+        assert "directories of 1 jobs of gina belong to nobody yet" in refused.json()["detail"]
+        await again.done("boss", f"/jobs/{early}/archive")
         await again.done("boss", "/users/gina/release")
 
 
-async def test_a_removed_guests_files_are_anothers(settings: Settings) -> None:
+async def test_a_removed_guests_files_are_anothers_also_when_the_service_died_before(
+    settings: Settings,
+) -> None:
     async with site(settings) as here:
         await here.guest("hugo")
         await here.guest("gina")
         home, heir = here.users.identity("hugo"), here.users.identity("gina")
-        here.node.homes[home.home_source] = (5, home.account.uid)
+        there = here.node
+        there.homes[home.home_source] = (5, home.account.uid)
+        here.fabric.remove("n1")
         await here.done("boss", "/users/hugo/remove", {"files": "gina"})
-        await here.watch.round()
-        assert here.node.homes[home.home_source] == (5, heir.account.uid)
         assert (await here.arrive("hugo"))["state"] == "refused"
-        assert (await here.arrive("other", username="hugo"))["name"] == "hugo-2"
+    async with site(settings, None, there.restart()) as again:
+
+        async def given() -> bool:
+            return again.node.homes[home.home_source] == (5, heir.account.uid)
+
+        await becomes(given, "the files of who was removed", 60)
+        await becomes(lambda: _settled(again, "hugo"), "its being noted", 60)
+        assert (await again.arrive("hugo"))["state"] == "refused"
+        assert (await again.arrive("other", username="hugo"))["name"] == "hugo-2"
+        await again.guest("gone")
+        path = again.users.identity("gone").home_source
+        again.node.homes[path] = (7, 1)
+        await again.done("boss", "/users/gone/remove", {"files": "deleted"})
+        await becomes(lambda: _settled(again, "gone"), "the removal of the files", 60)
+        assert path not in again.node.homes and home.home_source in again.node.homes
+
+
+async def _settled(here: Site, name: str) -> bool:
+    await here.watch.round()
+    return here.users.people[name].moving is None
