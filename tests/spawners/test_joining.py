@@ -263,12 +263,18 @@ def test_an_authority_of_an_earlier_version_may_refuse_too(tmp_path: Path) -> No
         x509.KeyUsage(digital_signature=True, key_cert_sign=True, **usage), critical=True
     )
     made = made.add_extension(x509.SubjectKeyIdentifier.from_public_key(private.public_key()), critical=False)
-    (tmp_path / AUTHORITY).write_bytes(made.sign(private, SHA256()).public_bytes(Encoding.PEM))
+    shared = made.sign(private, SHA256()).public_bytes(Encoding.PEM)
+    (tmp_path / AUTHORITY).write_bytes(shared)
+    (tmp_path / SHARED).write_bytes(shared + (tmp_path / AUTHORITY_KEY).read_bytes())
     again = Authority.at(tmp_path)
     assert again.fingerprint == authority.fingerprint
     ensure_tls(tmp_path, "scheduler")
+    for pair in ("node.pem", SHARED):
+        assert shake(listening(tmp_path), context(tmp_path, pair)) == "TLSv1.3"
     again.refuse(tmp_path, [12345])
     assert shake(listening(tmp_path), context(tmp_path, "node.pem")) == "TLSv1.3"
+    with pytest.raises(ssl.SSLError):
+        shake(listening(tmp_path), context(tmp_path, SHARED))
 
 
 def test_a_nodes_certificate_is_made_anew_for_its_key_and_its_name_alone(tmp_path: Path) -> None:

@@ -56,7 +56,6 @@ class Authority:
         with _alone(directory):
             if not (directory / AUTHORITY).exists():
                 _make_authority(directory)
-            _let_it_refuse(directory)
         key = serialization.load_pem_private_key((directory / AUTHORITY_KEY).read_bytes(), None)
         assert isinstance(key, ec.EllipticCurvePrivateKey)
         return cls(key, x509.load_pem_x509_certificate((directory / AUTHORITY).read_bytes()))
@@ -114,6 +113,7 @@ class Authority:
                 one = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now)
                 made = made.add_revoked_certificate(one.build())
             signed = made.sign(self._key, hashes.SHA256())
+            _let_it_refuse(directory)
             write_secret(directory / REFUSED, signed.public_bytes(serialization.Encoding.PEM))
         return True
 
@@ -201,7 +201,8 @@ def _make_authority(directory: Path) -> None:
 def _let_it_refuse(directory: Path) -> None:
     """Have the authority's certificate allow lists of refused ones; those of earlier versions did not.
 
-    With the same key and name: what it signed before holds as before, and tokens know it by the key.
+    With the same key and name: what it signed before holds as before, and tokens know it by the key. Only who
+    still shows the key that all once shared gets no connection any more: its certificate was the authority's.
     """
     known = x509.load_pem_x509_certificate((directory / AUTHORITY).read_bytes())
     usage = known.extensions.get_extension_for_class(x509.KeyUsage).value
