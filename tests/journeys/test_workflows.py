@@ -61,6 +61,7 @@ steps:
     after: [prepare]
   report: {command: [BROKEN], after: [train, baseline]}
 """
+HOSTILE = "<img src=x onerror=window.owned=1>"
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAG7buVgAAAABJRU5ErkJggg=="
 
 
@@ -157,13 +158,26 @@ def says(page: Page, label: str, words: str) -> None:
     expect(picture.locator("title").filter(has_text=told)).to_have_count(1)
 
 
+def nothing_runs(page: Page) -> None:
+    """A job's name is read, in its own cell and in the table of jobs, and is no markup."""
+    for number in (2, 3):
+        cell = page.locator(".jp-Notebook .jp-Cell").nth(number)
+        cell.locator(".jp-InputPrompt").click()
+        run_cell(page)
+        expect(cell.locator(".jp-OutputArea").get_by_text(HOSTILE).first).to_be_visible()
+        expect(cell.locator('.jp-InputPrompt:has-text("[*]")')).to_have_count(0)
+        expect(cell.locator(".jp-OutputArea img")).to_have_count(0)
+    assert page.evaluate("window.owned") is None
+
+
 def test_from_a_cell_to_a_run_that_failed_and_was_resumed(
     site: Installation, page: Page, tmp_path: Path
 ) -> None:
     gates = tmp_path / "gates"
     gates.mkdir()
     flow = FLOW.replace("GATES", str(gates)).replace("PICTURE", PIXEL).replace("BROKEN", "no-such-program")
-    (tmp_path / "flow.ipynb").write_text(json.dumps(notebook("%load_ext perijove", flow)))
+    cells = ("%load_ext perijove", flow, f"%%submit --shell --name '{HOSTILE}'\nexit 3", "%jobs")
+    (tmp_path / "flow.ipynb").write_text(json.dumps(notebook(*cells)))
     with jupyterlab(site, tmp_path) as lab:
         page.goto(lab)
         page.wait_for_selector("text=| Idle")
@@ -188,6 +202,7 @@ def test_from_a_cell_to_a_run_that_failed_and_was_resumed(
 
         expect(page.locator('.jp-InputPrompt:has-text("[*]")')).to_have_count(0)
         expect(page.locator(f"text=%workflow {run['id']} --resume").first).to_be_visible()
+        nothing_runs(page)
         page.keyboard.press("Control+s")
         expect(page.locator(".jp-mod-dirty")).to_have_count(0)
     kept = json.loads((tmp_path / "flow.ipynb").read_text())["cells"][1]["outputs"]
