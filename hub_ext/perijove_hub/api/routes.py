@@ -72,4 +72,6 @@ PARTS = (
 def methods_at(path: str) -> list[str]:
     """The methods of the resource at `path`, which is what follows ``/api/v1``."""
     routes = (route for part in PARTS for route in part.routes if isinstance(route, APIRoute))
-    return sorted({method for route in routes if route.path_regex.match(path) for method in route.methods or ()})
+    return sorted(
+        {method for route in routes if route.path_regex.match(path) for method in route.methods or ()}
+    )
