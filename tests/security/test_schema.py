@@ -74,6 +74,13 @@ def sessions(service: Served) -> Iterator[dict[str, requests.Session]]:
         session.close()
 
 
+@pytest.fixture(autouse=True)
+def undrained(service: Served, sessions: dict[str, requests.Session]) -> None:
+    """What was asked before may have left the only node drained: then the service is not healthy."""
+    path = f"/api/v1/nodes/{service.stand.node.name}/undrain"
+    assert sessions["administrator"].post(service.address + path, timeout=TIMEOUT).status_code == 200
+
+
 def names_of(service: Served, operation: str) -> dict[str, str]:
     """Something of alice's that the operation may be asked of."""
     making = service.stand.names(TABLE[operation], "lab", None)
