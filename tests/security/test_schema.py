@@ -47,6 +47,8 @@ OPERATIONS = [operation for operation, expected in TABLE.items() if not expected
 ASKING = ("owner", "administrator", "other")
 OWN = {Whose.LOGIN: "login", Whose.ADMINISTRATORS: "administrator"}
 """Who may, where alice may not."""
+FILLING = {"POST /device/authorization"}
+"""Of these so many may wait; a long run meets the limit, which is a 503."""
 METHODS = {"GET", "PUT", "POST", "PATCH", "DELETE", "TRACE", "QUERY"}
 TIMEOUT = 60
 
@@ -185,7 +187,8 @@ def test_whatever_is_sent_is_answered_as_documented(
         if case.query:
             case.query.pop("follow", None)  # it has no end
         answer = case.call(session=sessions[role], timeout=TIMEOUT)
-        case.validate_response(answer, checks=CHECKS)
+        full = answer.status_code == 503 and operation in FILLING
+        case.validate_response(answer, checks=CHECKS[1:] if full else CHECKS)
         if role == "other":
             assert SECRET not in answer.text
 
@@ -202,7 +205,8 @@ def test_what_no_document_allows_is_refused(
     for body, word in zip_longest(bodies, words):
         url = service.address + "/api/v1" + re.sub(r"\{\w+\}", word or "1", path)
         answer = sessions["administrator"].request(method, url, data=body, timeout=TIMEOUT)
-        assert answer.status_code < 500, (url, body, answer.text)
+        full = answer.status_code == 503 and operation in FILLING
+        assert full or answer.status_code < 500, (url, body, answer.text)
 
 
 def test_what_cannot_be_done_with_a_resource_is_answered_405(
