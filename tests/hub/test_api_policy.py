@@ -56,6 +56,7 @@ async def test_a_check_changes_nothing_and_shows_the_difference(service: Service
     [
         ("projects: {genomics: {shares: -1}}", "projects.genomics.shares"),
         ("shedular: fifo", "shedular"),
+        (" \n", "no policy was sent"),
         ("scheduler: nothing-like-this", "nothing-like-this"),
         ("- a\n- b", ""),
         ("a: [", "not YAML"),

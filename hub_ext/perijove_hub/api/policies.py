@@ -45,12 +45,20 @@ async def policy(request: Request, caller: Who, version: int | None = None) -> R
 async def set_policy(request: Request, caller: Who) -> Response:
     """Replace the policy; it holds from the next pass of the queue on. For administrators."""
     caller.must_administer("change the policy")
-    text = decoded(await read_body(request, MAX_POLICY))
-    await asyncio.to_thread(accepted, text)
+    text = await _sent(request)
     controller = controller_of(request)
     async with controller.one_at_a_time("", "policy"):
         await _applied(request, caller, "policy", text)
     return Response(text, media_type=YAML)
+
+
+async def _sent(request: Request) -> str:
+    """The policy in the body, which could be applied."""
+    text = decoded(await read_body(request, MAX_POLICY))
+    if not text.strip():
+        raise InvalidSpecError(errors=[FieldError("", "", "no policy was sent; an empty one is written {}")])
+    await asyncio.to_thread(accepted, text)
+    return text
 
 
 class Checked(BaseModel):
@@ -65,8 +73,7 @@ class Checked(BaseModel):
 async def check_policy(request: Request, caller: Who) -> Checked:
     """Whether a policy could be applied; nothing is changed. For administrators."""
     caller.must_administer("check policies")
-    text = decoded(await read_body(request, MAX_POLICY))
-    await asyncio.to_thread(accepted, text)
+    text = await _sent(request)
     before = await text_of(controller_of(request))
     lines = await asyncio.to_thread(difference, before, text, "checked")
     return Checked(valid=True, difference=lines)

@@ -266,7 +266,11 @@ _MESSAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "int_parsing": _whole,
     "int_parsing_size": _whole,
     "int_type": _whole,
-    "json_invalid": lambda c: f"the request is not valid JSON: {c['error']}",
+    "json_invalid": lambda c: (
+        "the request has no body; it takes a JSON object"
+        if c["error"] == "EOF while parsing a value at line 1 column 0"
+        else f"the request is not valid JSON: {c['error']}"
+    ),
     "less_than_equal": lambda c: f"must be at most {c['le']}",
     "list_type": lambda _: 'must be a list, for example ["a", "b"]',
     "missing": lambda _: "is required",
