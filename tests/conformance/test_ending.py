@@ -12,6 +12,8 @@ import pytest
 
 from perijove_spawners.launcher import Launch, LaunchError, Phase
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from tests.conformance.conftest import Stand
 

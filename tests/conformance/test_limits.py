@@ -12,6 +12,8 @@ from tests.conftest import absent
 from perijove.model import Stats
 from perijove_spawners.launcher import Mount, Phase, UnsupportedError
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from tests.conformance.conftest import Stand
 

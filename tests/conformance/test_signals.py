@@ -11,6 +11,8 @@ from waiting import becomes, until
 
 from perijove_spawners.launcher import LaunchError, Phase, UnsupportedError
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from tests.conformance.conftest import Stand
 

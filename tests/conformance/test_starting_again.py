@@ -11,6 +11,8 @@ import pytest
 from perijove.model import Attempt
 from perijove_spawners.launcher import ImageMissingError, LaunchError, Mount, Phase
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from tests.conformance.conftest import Stand
 

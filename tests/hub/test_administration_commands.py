@@ -22,6 +22,8 @@ from perijove_spawners.joining import JoinToken, request_of
 
 from .guests import Site, guest_settings, site
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., Result]
 
 

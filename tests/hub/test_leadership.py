@@ -26,7 +26,7 @@ from perijove_hub.store.database import TRANSIENT, Batch, Database, Page, StaleL
 from perijove_hub.store.engine import driver_transaction, writing
 from perijove_hub.store.leadership import LOCK, Leadership, holder_at
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 PROGRAM = Path(__file__).parents[1] / "support" / "leading.py"
 TTL = 4.0
 """In seconds: a busy machine renews it in time."""

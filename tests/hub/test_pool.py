@@ -30,6 +30,8 @@ from perijove_spawners.node.agent import NodeAgent, NodeConfig
 from perijove_spawners.process.launcher import ProcessLauncher
 from perijove_spawners.store import Store
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from tests.hub.conftest import Service
 

@@ -24,6 +24,8 @@ from perijove_hub.store.database import Database
 
 from .conftest import Service, SimulatedNode, node, running
 
+pytestmark = pytest.mark.slow
+
 USERS = ("ann", "bob", "cec")
 FIFO = "scheduler: fifo\nbackfill: {reservations: 1}\n"
 FAIR = "scheduler: fairshare\nusers: {ann: {shares: 3}}\n"

@@ -28,6 +28,8 @@ from perijove_spawners.protocol import Order, ReportKind
 
 from .conftest import SimulatedNode, Tokens, node
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "token-of-the-spawner"
 
 

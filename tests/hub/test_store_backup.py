@@ -22,6 +22,8 @@ from perijove_hub.store.database import Batch, Database, Page
 from perijove_hub.store.engine import writing
 from perijove_hub.store.leadership import Leadership
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _programs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,8 @@ from perijove_spawners.store import Entry, Store
 
 from .conftest import SimulatedNode, Tokens
 
+pytestmark = pytest.mark.slow
+
 ME, OTHER, ADMIN = "nobody", "daemon", "root"
 
 

@@ -20,6 +20,8 @@ from waiting import wait_until
 from perijove.runner.checkpoint import Checkpoint, Checkpoints, UnsafeError, keys
 from perijove.runner.names import needed
 
+pytestmark = pytest.mark.slow
+
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 
 

@@ -21,6 +21,8 @@ from typer.testing import CliRunner
 from perijove.cli.app import app
 from perijove.cli.submit import work
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Done:

@@ -21,6 +21,8 @@ from perijove.model import State
 from perijove.status import status_html
 from perijove.sync import Job
 
+pytestmark = pytest.mark.slow
+
 
 class Shell:
     """Runs cells and keeps what they showed."""

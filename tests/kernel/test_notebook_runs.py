@@ -22,6 +22,8 @@ from waiting import wait_until
 import perijove
 from perijove.handle import JobFailedError
 
+pytestmark = pytest.mark.slow
+
 PYTHON = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
 

@@ -18,6 +18,8 @@ import perijove
 from perijove.model import InvalidSpecError
 from perijove.papermill import requested
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def study(service: Service, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

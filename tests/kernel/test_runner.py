@@ -13,6 +13,8 @@ import cloudpickle
 import nbformat
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 class Ran:
     """One run of ``python -m perijove.runner``."""

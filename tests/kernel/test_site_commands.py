@@ -21,6 +21,8 @@ from perijove.cli.listing import view
 from perijove.client import AsyncClient
 from perijove.handle import AsyncJob
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., Result]
 
 

@@ -22,6 +22,8 @@ from perijove.model import InvalidSpecError, UserError
 from perijove.sweeping import Grid, parsed
 from perijove.sweeps import Point, Sweep, failure_lines, flat, grid_of, known_parameters, table
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("text", "values"),

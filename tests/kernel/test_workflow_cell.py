@@ -13,6 +13,8 @@ from tests.kernel.test_widgets import WIDGET, FrontEnd, front_end_in
 from perijove.model import Run, StepRun
 from perijove.run_display import pages_of, run_bundle, run_html, workflow_bundle
 
+pytestmark = pytest.mark.slow
+
 DOCUMENT = """\
 name: digits
 parameters: {lr: 0.1, title: {type: text, default: none}}

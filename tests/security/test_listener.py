@@ -13,6 +13,8 @@ from starlette.types import Receive, Scope, Send
 from perijove_hub.app import listen
 from perijove_hub.listener import HEADER_BYTES, Door
 
+pytestmark = pytest.mark.slow
+
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 

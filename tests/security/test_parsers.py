@@ -37,6 +37,8 @@ from perijove_hub.simulation.swf import lines
 from perijove_spawners.node.progress import latest
 from perijove_spawners.node.recorded import parsed
 
+pytestmark = pytest.mark.slow
+
 PARSERS: dict[str, tuple[Callable[[str], Any], tuple[type[Exception], ...]]] = {
     "size": (parse_size, (ValueError,)),
     "duration": (parse_duration, (ValueError,)),

@@ -36,6 +36,8 @@ from .expectations import TABLE, Whose
 from .served import Served, served
 from .stand import ROLES, SECRET, filled
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = int(os.environ.get("PERIJOVE_API_EXAMPLES", "2"))
 CHECKS = [
     not_a_server_error,

@@ -29,6 +29,8 @@ from perijove_hub.settings import Settings
 
 from .served import Served, served
 
+pytestmark = pytest.mark.slow
+
 MARKUP = "<script>alert(1)</script>[red]x[/red]**y**"
 STEERING = "\x1b]0;owned\x07\x1b[2J\x1b[31m\x9b2J\u202egnp.exe\u2066\r\x08\x7f"
 """A terminal's title, screen, colours and cursor (ECMA-48), and the order of letters (UAX 9)."""

@@ -23,6 +23,8 @@ from perijove_hub.simulation.site import Site
 from perijove_hub.simulation.synthetic import Demand, synthetic
 from perijove_hub.simulation.trace import Arrival, Run
 
+pytestmark = pytest.mark.slow
+
 HOUR, DAY, GIB = 3600.0, 86400.0, 1 << 30
 POLICIES = [
     Policy(),

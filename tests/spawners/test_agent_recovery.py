@@ -17,6 +17,8 @@ from perijove_spawners.node.attempts import Attempts, Record, Started, Taken, bo
 from perijove_spawners.node.outcomes import recovery
 from perijove_spawners.protocol import Report, ReportKind
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from tests.spawners.conftest import Bench
 

@@ -18,6 +18,8 @@ from perijove_spawners.node.attempts import Attempts, Times
 from perijove_spawners.node.deadlines import Deadlines, due
 from perijove_spawners.protocol import ReportKind
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from tests.spawners.conftest import Bench
 

@@ -25,6 +25,8 @@ from perijove_spawners.fabric.tls import AUTHORITY, ensure_tls
 from perijove_spawners.launcher import LaunchError, StaleFenceError
 from perijove_spawners.protocol import Order, Report, ReportKind
 
+pytestmark = pytest.mark.slow
+
 NODE = "import typer; from perijove_spawners.commands import node; typer.run(node)"
 ONE = Attempt(1, 1)
 

@@ -23,6 +23,8 @@ from perijove_spawners.process.attempt_journal import AttemptJournal, Entries
 from perijove_spawners.process.launcher import ProcessLauncher
 from perijove_spawners.process.processes import Identity
 
+pytestmark = pytest.mark.slow
+
 ATTEMPT = Attempt(12, 1)
 
 
