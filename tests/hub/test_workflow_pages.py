@@ -60,7 +60,7 @@ class Flows:
             here = [one.job for one in found if Attempt(one.job, 1) in self.node.orders]
             return here if len(here) == count else None
 
-        return await becomes(reached, f"{step} runs", 20)
+        return await becomes(reached, f"{step} runs", 60)
 
     async def end(self, run: int, step: str, count: int = 1, exit_code: int = 0, **made: Any) -> None:
         for job in await self.jobs(run, step, count):
@@ -70,7 +70,7 @@ class Flows:
         async def reached() -> bool:
             return bool((await self.app.state.runs.find(run)).state == state)
 
-        await becomes(reached, state, 20)
+        await becomes(reached, state, 60)
 
     def keep(self, data: bytes) -> str:
         return str(self.app.state.store.put(io.BytesIO(data)).digest)

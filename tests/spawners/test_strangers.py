@@ -29,10 +29,8 @@ from perijove_spawners.joining import JoinToken, request_of
 PATIENCE = 60
 REFUSED = b"TLS handshake failed"
 """What Dask says of who has no certificate that holds."""
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(400),
-]  # several processes start, on a machine that may be busy
+# Several processes start, on a machine that may be busy.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")
