@@ -70,7 +70,7 @@ def test_any_bytes_are_a_spec_or_a_readable_error(data: bytes | str) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "not valid JSON"),
+        (b"", "has no body"),
         (b'{"command": ["a"]', "not valid JSON"),
         (b"[" * 100_000, "not valid JSON"),
         (b'{"notebook": "n", "parameters": {"a": ' + b"[" * 10_000, "not valid JSON"),
