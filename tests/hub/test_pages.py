@@ -178,8 +178,10 @@ async def test_odd_links_are_answered_with_a_page(settings: Settings, path: str)
 async def test_a_button_does_what_it_says(settings: Settings) -> None:
     async with browsers(settings) as by:
         alice = by["alice"]
-        job = await alice.submit(hold=True, project="genomics")
+        spec = {"launcher": "docker", "image": "perijove-notebook:1", "project": "genomics"}
+        job = await alice.submit(hold=True, **spec)
         page = await alice.open(f"/job/{job}")
+        assert "<dt>Image</dt><dd>perijove-notebook:1</dd>" in page
         assert "Release" in page
         assert ">Hold<" not in page
         done = await alice.press(f"/job/{job}", {"form": token_in(page), "verb": "release"})
