@@ -135,12 +135,12 @@ class Runs:
     ) -> Run:
         """Begin a run, with an id of the board; returns when it is durable."""
         controller = self.controller
+        live = await asyncio.to_thread(Live, run, workflow, {})
+        await self._recall(live)  # before it can be moved on
         if controller.writer.trouble:
             raise UnavailableError(
                 f"no work is accepted while the database cannot be written: {controller.writer.trouble}"
             )
-        live = await asyncio.to_thread(Live, run, workflow, {})
-        await self._recall(live)  # before it can be moved on
         batch = controller.board.pending.batch
         batch.flows.new[run.id] = (live.record(), document)
         if submission is not None:
