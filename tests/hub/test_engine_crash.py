@@ -144,7 +144,8 @@ def test_whatever_is_killed_each_container_runs_once(
                 site.kill(victim)
         for job in jobs:
             found = site.ended(job, 120)
-            assert (found["state"], found["exit_code"], found["attempt"]) == ("succeeded", 0, 1), found
+            assert (found["state"], found["exit_code"]) == ("succeeded", 0), found
+        # The files are the truth; an attempt that a busy engine did not begin is followed by another.
         assert counted(runs) == Counter({f"j{i}": 1 for i in range(60)})
         wait(lambda: all_is_free(site), "an empty ledger")
         wait(lambda: not containers(docker_url, site), "the removal of all containers")
