@@ -11,11 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-from perijove.cli.moments import clock, date
+from perijove.cli.moments import clock, instant
 from perijove.cli.session import AsJson, note, print_json, print_table, talk
 from perijove.client import AsyncClient
 from perijove.model.errors import PerijoveError, UserError
-from perijove.model.quantities import parse_duration
 
 announcement = typer.Typer(
     help="Tell everybody something (administrators).", no_args_is_help=True, rich_markup_mode="markdown"
@@ -118,10 +117,6 @@ def _moment(option: str, text: str | None) -> float | None:
     if text is None:
         return None
     try:
-        return date(text)
-    except ValueError:
-        pass
-    try:
-        return time.time() + parse_duration(text)
+        return instant(text)
     except ValueError:
         raise UserError(f"{option}: must be a date such as 2026-09-01T08:00 (given: {text})") from None

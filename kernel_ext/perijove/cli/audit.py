@@ -8,12 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from perijove.cli.moments import date
+from perijove.cli.moments import instant
 from perijove.cli.session import AsJson, json_text, print_json, print_table, talk
 from perijove.client import AsyncClient
 from perijove.inert import printable
 from perijove.model.errors import UserError
-from perijove.model.quantities import parse_duration
 
 PAUSE = 1.0
 """Seconds between two looks for what is new."""
@@ -82,10 +81,6 @@ def _moment(text: str | None) -> float | None:
     if text is None:
         return None
     try:
-        return date(text)
-    except ValueError:
-        pass
-    try:
-        return max(0.0, time.time() - parse_duration(text))
+        return max(0.0, instant(text, ago=True))
     except ValueError:
         raise UserError(f"--since: must be a date or a time such as 7d (given: {text})") from None

@@ -14,6 +14,7 @@ from perijove.cli.moments import clock, date, seconds
 from perijove.cli.session import AsJson, note, print_json, print_table, talk
 from perijove.inert import printable
 from perijove.model.errors import UserError
+from perijove.options import words
 
 File = Annotated[str, typer.Argument(metavar="FILE", help="YAML; - for standard input.")]
 _HELP = {"no_args_is_help": True, "rich_markup_mode": "markdown"}
@@ -147,11 +148,11 @@ def reservation_set(
     begin = _instant("--start", start)
     finish = _instant("--end", end) if end is not None else begin + seconds("--duration", str(duration))
     body = {
-        "nodes": words(nodes),
+        "nodes": words(nodes or ()),
         "start": _iso(begin),
         "end": _iso(finish),
-        "users": words(users),
-        "projects": words(projects),
+        "users": words(users or ()),
+        "projects": words(projects or ()),
         "reason": reason,
     }
     found = talk(lambda client: client.reserve(name, body))
@@ -168,11 +169,6 @@ def reservation_rm(name: Annotated[str, typer.Argument(help="Its name.")]) -> No
     perijove reservation rm course
     """
     talk(lambda client: client.unreserve(name))
-
-
-def words(given: list[str] | None) -> list[str]:
-    """The words of options that take several, each of them with commas."""
-    return [word.strip() for value in given or () for word in value.split(",") if word.strip()]
 
 
 def _instant(option: str, text: str) -> float:

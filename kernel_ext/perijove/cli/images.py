@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from perijove.cli.governing import words
 from perijove.cli.session import AsJson, note, print_json, print_table, talk
+from perijove.options import words
 
 _HELP = {"no_args_is_help": True, "rich_markup_mode": "markdown"}
 
@@ -129,7 +129,7 @@ def image_set(
         "digest": digest,
         "runenv": runenv,
         "features": dict(_pair(text) for text in feature or ()),
-        "platforms": words(platform),
+        "platforms": words(platform or ()),
     }
     found = talk(lambda client: client.set_image(name, body))
     if as_json:
@@ -186,7 +186,7 @@ def volume_rm(name: Name) -> None:
 
 
 def _for(users: list[str] | None, projects: list[str] | None) -> dict[str, list[str]]:
-    return {"users": words(users) or ["*"], "projects": words(projects) or ["*"]}
+    return {"users": words(users or ()) or ["*"], "projects": words(projects or ()) or ["*"]}
 
 
 def _pair(text: str) -> tuple[str, str]:

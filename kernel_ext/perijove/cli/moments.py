@@ -22,6 +22,15 @@ def date(text: str) -> float:
         raise ValueError(str(error)) from None
 
 
+def instant(text: str, *, ago: bool = False) -> float:
+    """Seconds since the epoch of an ISO 8601 date, or so long from now, or `ago`. Raises ``ValueError``."""
+    try:
+        return date(text)
+    except ValueError:
+        away = parse_duration(text)
+    return time.time() - away if ago else time.time() + away
+
+
 def seconds(option: str, text: str) -> float:
     """Seconds. Raises :class:`UserError` naming the option."""
     try:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
-from perijove.cli.moments import clock, date, seconds
+from perijove.cli.moments import clock, instant, seconds
 from perijove.cli.session import AsJson, note, print_json, print_table, talk
 from perijove.model.errors import UserError
 from perijove.model.quantities import format_size, parse_size
@@ -357,9 +356,9 @@ def _terms(
 
 def _moment(option: str, text: str) -> float:
     try:
-        return date(text)
-    except ValueError:
-        return time.time() + seconds(option, text)
+        return instant(text)
+    except ValueError as error:
+        raise UserError(f"{option}: {error} (given: {text})") from None
 
 
 def _bytes(text: str) -> int:
