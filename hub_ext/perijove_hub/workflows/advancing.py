@@ -188,9 +188,7 @@ class Advancing:
         if calls:
             await self._take_over_calls(live, calls)
         if not live.progress.due:
-            live.replaying = False
-            live.ready.extend(live.unknown)
-            live.unknown.clear()
+            live.replayed()
 
     async def _take_over_calls(self, live: Live, units: Sequence[Unit]) -> None:
         """Instances that had been sent to warm jobs."""
@@ -241,9 +239,8 @@ class Advancing:
         """It cannot go on, by a fault of ours: end it as well as may be; whether to try that at once."""
         text = f"the service could not go on with this run ({message}); its log says more"
         again = not live.broken
-        live.broken, live.replaying = True, False
-        live.ready.extend(live.unknown)
-        live.unknown.clear()
+        live.broken = True
+        live.replayed()
         live.run = live.run.model_copy(update={"reason": refused(text)})
         if not again:
             changes = {"state": State.FAILED, "ended": self._controller.clock()}

@@ -86,6 +86,12 @@ class Live:
         """What jobs of steps would be whose calls share warm ones."""
         self._gathered: dict[tuple[int, str], Any] = {}
 
+    def replayed(self) -> None:
+        """What the database knows has been taken over: the others may run."""
+        self.replaying = False
+        self.ready.extend(self.unknown)
+        self.unknown.clear()
+
     # ---- names
 
     def step_of(self, unit: Unit) -> Step:
