@@ -12,13 +12,14 @@ import shutil
 import signal
 import stat
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from perijove.model import OperatorError
+from perijove_hub.hub_config import PREFIX
 from perijove_hub.private_files import kept_name, kept_secret
 from perijove_hub.proxy import install_proxy
 from perijove_hub.settings import Settings, usual_state
@@ -74,7 +75,7 @@ def run(options: UpOptions) -> None:
         else:
             token = str(endpoint.read_endpoint(options.state).get("token") or secrets.token_urlsafe(32))
             endpoint.write_endpoint(options.state, plan.api_url, token, [choice.name])
-        asyncio.run(Up(options, plan, trial).run())
+        asyncio.run(Up(options, plan, trial, settings).run())
 
 
 def prepare_state(state: Path) -> None:
@@ -131,8 +132,8 @@ def say(line: str) -> None:
 class Up:
     """One run of the plan."""
 
-    def __init__(self, options: UpOptions, plan: Plan, trial: TrialAccount) -> None:
-        self.options, self.plan, self.trial = options, plan, trial
+    def __init__(self, options: UpOptions, plan: Plan, trial: TrialAccount, settings: Settings) -> None:
+        self.options, self.plan, self.trial, self.settings = options, plan, trial, settings
         self.children: list[Child] = []
 
     async def run(self) -> None:
@@ -186,12 +187,24 @@ class Up:
     async def _ready(self, http: httpx.AsyncClient) -> None:
         await endpoint.wait_healthy(http, f"{self.plan.api_url}/api/v1/health")
         if self.plan.hub:
-            for path in ("/hub/health", "/services/perijove/api/v1/health"):
+            for path in ("/hub/health", f"{PREFIX}/api/v1/health"):
                 await endpoint.wait_healthy(http, f"{self.plan.url}{path}", self.plan.host)
         token = await self._endpoint(http)
         say(f"Perijove is ready at {self.plan.shown}")
-        for line in how_to_log_in(self.plan, self.trial, self.options, token_file=bool(token)):
+        for line in self._what_next(token_file=bool(token)):
             say(line)
+
+    def _what_next(self, *, token_file: bool) -> Iterator[str]:
+        """What a person does now."""
+        state, hub, trial = self.options.state, self.plan.hub, self.trial
+        if hub:
+            yield f"Log in as {trial.name} with the password {trial.password} ({state / 'password'})"
+            if hub.local_accounts:
+                yield "or with a local account of this machine and its own password"
+        if token_file:
+            yield f"Or in a terminal: {in_a_terminal(state, str(Path(sys.argv[0]).absolute()))}"
+        if hub and not self.settings.admins:
+            yield f"No administrator is named yet: admins: [NAME] in {state / 'perijove.yaml'}"
 
     async def _endpoint(self, http: httpx.AsyncClient) -> str:
         """Leave address, token and launchers for the client; the token."""
@@ -233,19 +246,3 @@ def in_a_terminal(state: Path, program: str) -> str:
         program = "perijove"
     where = "" if state == usual_state() else f"PERIJOVE_STATE={shlex.quote(str(state))} "
     return f"{where}{program} run -- hostname"
-
-
-def how_to_log_in(plan: Plan, trial: TrialAccount, options: UpOptions, *, token_file: bool) -> Sequence[str]:
-    """What a person does next."""
-    lines: list[str] = []
-    if plan.hub:
-        lines.append(
-            f"Log in as {trial.name} with the password {trial.password} ({options.state / 'password'})"
-        )
-        if plan.hub.local_accounts:
-            lines.append("or with a local account of this machine and its own password")
-    if token_file:
-        lines.append(f"Or in a terminal: {in_a_terminal(options.state, str(Path(sys.argv[0]).absolute()))}")
-    if plan.hub and not Settings.read(options.state).admins:
-        lines.append(f"No administrator is named yet: admins: [NAME] in {options.state / 'perijove.yaml'}")
-    return lines

@@ -141,6 +141,8 @@ class Watch:
         if guests.on_budget != "stop":
             return
         spent = {name: found for name in self._users.people if (found := self._overspent(name, now))}
+        if not spent:
+            return
         over = [
             (job, text) for job in board.jobs.values() for text in _charged(job, spent.get(job.owner, {}))
         ]
