@@ -45,8 +45,8 @@ from perijove_hub.users.users import Users
 from perijove_hub.users.watch import Watch
 from perijove_hub.workflows.runs import Runs
 from perijove_spawners.fabric.dask_fabric import DaskFabric
+from perijove_spawners.fabric.news import news
 from perijove_spawners.fabric.port import Fabric
-from perijove_spawners.fabric.refused import news
 from perijove_spawners.fabric.tls import ensure_tls
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from perijove.model import ForbiddenError, OperatorError
-from perijove_spawners.fabric.refused import REFUSED, accept, news, serials_in, stamp
+from perijove_spawners.fabric.news import accept, news
+from perijove_spawners.fabric.refused import REFUSED, serials_in, stamp
 from perijove_spawners.fabric.renewing import expiring, renewed, take
 from perijove_spawners.fabric.tls import (
     AUTHORITY,

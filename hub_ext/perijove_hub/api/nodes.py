@@ -20,7 +20,7 @@ from perijove_hub.identity import Caller
 from perijove_hub.jobs.controller import Controller
 from perijove_hub.store import joining
 from perijove_hub.store.audit import Wanted, entries
-from perijove_spawners.fabric.refused import news
+from perijove_spawners.fabric.news import news
 from perijove_spawners.fabric.tls import Authority
 
 router = APIRouter()

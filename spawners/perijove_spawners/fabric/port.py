@@ -55,7 +55,7 @@ class Fabric(Protocol):
     async def refuse(self, told: bytes) -> None:
         """Tell all nodes, also those that are met later, which certificates are refused.
 
-        `told` is what :func:`perijove_spawners.fabric.refused.news` says.
+        `told` is what :func:`perijove_spawners.fabric.news.news` says.
         """
 
 

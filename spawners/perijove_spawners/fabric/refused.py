@@ -12,12 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from distributed.security import Security
 
 REFUSED = "refused.pem"
-_END = b"-----END CERTIFICATE-----\n"
 
 
 class Checked(Security):
@@ -34,7 +31,7 @@ class Checked(Security):
 
 def serials_in(directory: Path) -> frozenset[int]:
     """The serial numbers of the certificates that are refused."""
-    known = _list_in(directory)
+    known = list_in(directory)
     return frozenset() if known is None else frozenset(one.serial_number for one in known)
 
 
@@ -46,46 +43,7 @@ def stamp(directory: Path) -> bytes:
         return b""
 
 
-def news(directory: Path) -> bytes:
-    """What nodes on other hosts are told: the authority's certificate and the list. Empty without a list."""
-    from perijove_spawners.fabric.tls import AUTHORITY
-
-    found = stamp(directory)
-    return (directory / AUTHORITY).read_bytes() + found if found else b""
-
-
-def accept(directory: Path, told: bytes) -> bool:
-    """Take over what a service told, where the authority is the one that is known and the list is newer.
-
-    Whether it was. What is not signed by the authority changes nothing.
-    """
-    from perijove_spawners.fabric.tls import AUTHORITY, write_secret
-
-    certificate, end, text = told.partition(_END)
-    try:
-        mine = x509.load_pem_x509_certificate((directory / AUTHORITY).read_bytes())
-        authority = x509.load_pem_x509_certificate(certificate + end)
-        found = x509.load_pem_x509_crl(text)
-    except (OSError, ValueError):
-        return False
-    key = mine.public_key()
-    assert isinstance(key, ec.EllipticCurvePublicKey)
-    same = authority.public_key() == key and authority.subject == mine.subject
-    known = _list_in(directory)
-    newer = known is None or number_of(found) > number_of(known)
-    if not (same and newer and found.is_signature_valid(key)):
-        return False
-    # The authority's certificate first: that of an earlier version may not sign lists.
-    write_secret(directory / AUTHORITY, authority.public_bytes(serialization.Encoding.PEM))
-    write_secret(directory / REFUSED, text)
-    return True
-
-
-def number_of(found: x509.CertificateRevocationList) -> int:
-    """How many lists came before it."""
-    return found.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
-
-
-def _list_in(directory: Path) -> x509.CertificateRevocationList | None:
+def list_in(directory: Path) -> x509.CertificateRevocationList | None:
+    """The list itself; None where nothing was ever refused."""
     text = stamp(directory)
     return x509.load_pem_x509_crl(text) if text else None

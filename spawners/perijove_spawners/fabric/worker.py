@@ -22,7 +22,8 @@ from distributed.worker import Worker, get_worker
 
 from perijove.model import OperatorError, PerijoveError
 from perijove_spawners.fabric.dask_settings import HTTP_ADDRESS
-from perijove_spawners.fabric.refused import accept, stamp
+from perijove_spawners.fabric.news import accept
+from perijove_spawners.fabric.refused import stamp
 from perijove_spawners.fabric.renewing import expiring, take
 from perijove_spawners.fabric.scheduler import changed, read_address
 from perijove_spawners.launcher import LaunchError
