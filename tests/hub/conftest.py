@@ -7,7 +7,7 @@ import getpass
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -308,3 +308,20 @@ def home() -> str:
 def running_service() -> Callable[..., AbstractAsyncContextManager[Service]]:
     """:func:`running`, for tests that bring nodes of their own."""
     return running
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A migrated database of the test's own, on each of the two."""
+    database = Database(database_url)
+    database.migrate()
+    yield database
+    database.close()
+
+
+async def ask_as(app: Any, who: str, method: str, path: str, body: Any = None) -> httpx.Response:
+    """What the application answers to who has the token `who`."""
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    headers = {"Authorization": f"Bearer {who}"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://s", headers=headers) as http:
+        return await http.request(method, f"/api/v1{path}", json=body)

@@ -18,7 +18,7 @@ from perijove_hub.users.users import Users
 from perijove_hub.users.watch import Watch
 from perijove_spawners.fabric.port import DirectFabric
 
-from .conftest import SimulatedNode, Tokens
+from .conftest import SimulatedNode, Tokens, ask_as
 
 POLICY = "projects:\n  moon: {leads: [lena], members: [lena]}\n  sun: {leads: [sam]}\n"
 CALLERS = {
@@ -43,12 +43,9 @@ class Site:
         self.watch: Watch = app.state.watch
         self.controller, self.node = app.state.controller, there[0]
         self.fabric: DirectFabric = self.controller.fabric
-        self._transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
 
     async def ask(self, who: str, method: str, path: str, body: Any = None) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {who}"}
-        async with httpx.AsyncClient(transport=self._transport, base_url="http://s", headers=headers) as http:
-            return await http.request(method, f"/api/v1{path}", json=body)
+        return await ask_as(self.app, who, method, path, body)
 
     async def done(self, who: str, path: str, body: Any = None) -> dict[str, Any]:
         answer = await self.ask(who, "POST", path, body)

@@ -21,7 +21,7 @@ from npm_provider import CLIENT as CAMPUS_CLIENT
 from npm_provider import SECRET as CAMPUS_SECRET
 from npm_provider import NpmProvider, npm_provider
 from oidc import CLIENT, SECRET, OwnProvider, own_provider
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 from waiting import wait_until
 
 from perijove_hub.private_files import kept_secret
@@ -240,24 +240,25 @@ def test_a_certified_provider_from_the_login_to_the_logout(
     assert page.url.host == "localhost" and 'name="password"' in page.text, "logged out there too"
 
 
+def log_in_at(page: Page, provider: str, name: str) -> None:
+    """From the hub's login page through the pages of npm's provider."""
+    page.get_by_role("link", name=f"Log in with {provider}").click()
+    page.fill("[name=login]", name)
+    page.fill("[name=password]", "any")
+    page.click("[type=submit]")
+    page.get_by_role("button", name="Continue").click()
+
+
 @pytest.mark.journey
 def test_a_newcomer_waits_and_a_member_comes_in(site: LoginSite, campus: NpmProvider) -> None:
     with chromium() as page:
         page.goto(f"{site.url}/hub/login")
-        page.get_by_role("link", name="Log in with visitors").click()
-        page.fill("[name=login]", "newton")
-        page.fill("[name=password]", "any")
-        page.click("[type=submit]")
-        page.get_by_role("button", name="Continue").click()
+        log_in_at(page, "visitors", "newton")
         page.wait_for_url(f"{site.url}/hub/waiting")
         expect(page.get_by_role("heading")).to_have_text("Your account is waiting for activation")
         page.context.clear_cookies()
         page.goto(f"{site.url}/hub/login?next=/hub/token")
-        page.get_by_role("link", name="Log in with campus").click()
-        page.fill("[name=login]", "emmy")
-        page.fill("[name=password]", "any")
-        page.click("[type=submit]")
-        page.get_by_role("button", name="Continue").click()
+        log_in_at(page, "campus", "emmy")
         page.wait_for_url(f"{site.url}/hub/token")
         assert "emmy" in page.inner_text("nav")
 

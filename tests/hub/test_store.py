@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -30,14 +29,6 @@ from perijove_hub.store import rows
 from perijove_hub.store.database import Batch, Database, Page
 
 NOW = 1_700_000_000.0
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    database = Database(database_url)
-    database.migrate()
-    yield database
-    database.close()
 
 
 def job(number: int, **changes: Any) -> Job:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -51,14 +50,6 @@ FULL = Person(
     holds="guest02",
     moving=Moving("/srv/guests/dave", 1001, 1002, 1003, nodes=("n1", "n2"), done=("n1",)),
 )
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    database = Database(database_url)
-    database.migrate()
-    yield database
-    database.close()
 
 
 def loaded(database: Database) -> dict[str, Person]:

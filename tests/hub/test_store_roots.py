@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,6 @@ from perijove_spawners.store import Blob, CorruptError
 
 def digest(number: int) -> str:
     return f"sha256:{number:064x}"
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    database = Database(database_url)
-    database.migrate()
-    yield database
-    database.close()
 
 
 def job(number: int, state: State, **changes: Any) -> Job:

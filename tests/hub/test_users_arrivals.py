@@ -19,7 +19,7 @@ from perijove_hub.settings import Settings
 from perijove_hub.users.users import Users
 from perijove_spawners.fabric.port import DirectFabric
 
-from .conftest import SimulatedNode, Tokens
+from .conftest import SimulatedNode, Tokens, ask_as
 
 CALLERS = {
     "login": Caller("perijove-login", login=True, person=False),
@@ -32,13 +32,11 @@ class Site:
     """A running service with requests in several names."""
 
     def __init__(self, app: Any) -> None:
+        self.app = app
         self.users: Users = app.state.users
-        self.transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
 
     async def ask(self, who: str, method: str, path: str, body: Any = None) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {who}"}
-        async with httpx.AsyncClient(transport=self.transport, base_url="http://s", headers=headers) as http:
-            return await http.request(method, f"/api/v1{path}", json=body)
+        return await ask_as(self.app, who, method, path, body)
 
     async def arrive(self, provider: str, subject: str, **more: Any) -> dict[str, Any]:
         body = {"provider": provider, "subject": subject, "username": subject, **more}
